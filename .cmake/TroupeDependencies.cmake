@@ -1,0 +1,40 @@
+# Every third-party library, found once. How to install them: .ci/packages.
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+
+# troupe_optional(NAME): resolves the tri-state option TROUPE_<NAME> given <NAME>_FOUND.
+function(troupe_optional name found)
+  if(TROUPE_${name} STREQUAL "ON" AND NOT found)
+    message(FATAL_ERROR "TROUPE_${name} is ON, but it was not found; see .ci/packages")
+  endif()
+  if(found AND NOT TROUPE_${name} STREQUAL "OFF")
+    set(TROUPE_HAVE_${name} ON PARENT_SCOPE)
+  else()
+    set(TROUPE_HAVE_${name} OFF PARENT_SCOPE)
+  endif()
+endfunction()
+
+# runtime
+pkg_check_modules(HWLOC REQUIRED IMPORTED_TARGET hwloc)
+pkg_check_modules(CK REQUIRED IMPORTED_TARGET ck)
+
+# comm
+set(MPI_FOUND OFF)
+if(NOT TROUPE_MPI STREQUAL "OFF")
+  find_package(MPI QUIET COMPONENTS C)
+endif()
+troupe_optional(MPI "${MPI_FOUND}")
+set(OFI_FOUND OFF)
+if(NOT TROUPE_OFI STREQUAL "OFF")
+  pkg_check_modules(OFI QUIET IMPORTED_TARGET libfabric)
+endif()
+troupe_optional(OFI "${OFI_FOUND}")
+
+# modules
+pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
+pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)
+pkg_check_modules(YAML REQUIRED IMPORTED_TARGET libcyaml yaml-0.1)
+pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng)
+pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
+pkg_check_modules(RSVG REQUIRED IMPORTED_TARGET librsvg-2.0)
+pkg_check_modules(ARCHIVE REQUIRED IMPORTED_TARGET libarchive)

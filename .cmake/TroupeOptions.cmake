@@ -1,0 +1,32 @@
+# Language level, warnings, sanitizers: carried by the private target `troupe_options`.
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_C_EXTENSIONS ON) # POSIX and GNU interfaces: pthread affinity, memmem, ...
+set(CMAKE_CXX_STANDARD 17)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release or RelWithDebInfo" FORCE)
+endif()
+
+option(TROUPE_TESTS "build the tests" ON)
+option(TROUPE_WERROR "treat warnings as errors (on in the presets, never for users)" OFF)
+option(TROUPE_NATIVE "compile for the processor of this machine" ON)
+set(TROUPE_SANITIZE "" CACHE STRING "sanitizers, e.g. address,undefined or thread")
+set(TROUPE_MPI AUTO CACHE STRING "MPI job start and host collectives: AUTO, ON or OFF")
+set(TROUPE_OFI AUTO CACHE STRING "libfabric transport: AUTO, ON or OFF")
+
+add_library(troupe_options INTERFACE)
+target_compile_definitions(troupe_options INTERFACE _GNU_SOURCE)
+target_compile_options(troupe_options INTERFACE
+  -Wall -Wextra $<$<COMPILE_LANGUAGE:C>:-Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla>)
+if(TROUPE_WERROR)
+  target_compile_options(troupe_options INTERFACE -Werror)
+endif()
+if(TROUPE_NATIVE)
+  target_compile_options(troupe_options INTERFACE -march=native)
+endif()
+if(TROUPE_SANITIZE)
+  target_compile_options(troupe_options INTERFACE -fsanitize=${TROUPE_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(troupe_options INTERFACE -fsanitize=${TROUPE_SANITIZE})
+endif()

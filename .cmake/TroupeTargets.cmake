@@ -1,0 +1,70 @@
+# How a layer, a program and a test are declared.
+
+# troupe_layer(name HEADERS h... SOURCES c... LINK public-targets... PRIVATE third-party...)
+# A static library with alias troupe::name; headers are included as "name/x.h" from the root.
+function(troupe_layer name)
+  cmake_parse_arguments(L "" "" "HEADERS;SOURCES;LINK;PRIVATE" ${ARGN})
+  add_library(troupe_${name} STATIC ${L_SOURCES})
+  add_library(troupe::${name} ALIAS troupe_${name})
+  set_target_properties(troupe_${name} PROPERTIES EXPORT_NAME ${name})
+  target_sources(troupe_${name} PUBLIC FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}"
+                 FILES ${L_HEADERS})
+  target_link_libraries(troupe_${name} PUBLIC ${L_LINK} PRIVATE troupe_options ${L_PRIVATE})
+  set_property(GLOBAL APPEND PROPERTY TROUPE_LAYERS troupe_${name})
+endfunction()
+
+# troupe_program(name SOURCES c... LINK targets...)
+function(troupe_program name)
+  cmake_parse_arguments(P "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${P_SOURCES})
+  target_link_libraries(${name} PRIVATE troupe_options ${P_LINK})
+endfunction()
+
+# troupe_test(kind.layer.subject SOURCES c... LINK targets... [RANKS n] [LABELS l...] [ARGS a...]
+#             [TIMEOUT seconds] [ENVIRONMENT VAR=value...])
+# Builds one test program and registers it. RANKS n starts it under mpiexec with n ranks.
+# The label of the kind (unit, dist, ...) is added by itself. Exit status 77 means skipped.
+function(troupe_test name)
+  cmake_parse_arguments(T "" "RANKS;TIMEOUT" "SOURCES;LINK;LABELS;ARGS;ENVIRONMENT" ${ARGN})
+  string(REGEX MATCH "^[a-z0-9_]+" kind "${name}")
+  if(T_SOURCES)
+    add_executable(${name} ${T_SOURCES})
+    target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}")
+    target_link_libraries(${name} PRIVATE troupe_options ${T_LINK})
+  endif()
+  troupe_add_test(${name} COMMAND $<TARGET_FILE:${name}> ${T_ARGS} RANKS ${T_RANKS}
+                  TIMEOUT ${T_TIMEOUT} LABELS ${kind} ${T_LABELS} ENVIRONMENT ${T_ENVIRONMENT})
+endfunction()
+
+# troupe_add_test(name COMMAND program args... [RANKS n] [TIMEOUT s] [LABELS l...] [ENVIRONMENT e...])
+# Registers a test of a program that exists already.
+function(troupe_add_test name)
+  cmake_parse_arguments(T "" "RANKS;TIMEOUT" "COMMAND;LABELS;ENVIRONMENT" ${ARGN})
+  if(NOT T_TIMEOUT)
+    set(T_TIMEOUT 60)
+  endif()
+  set(environment OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+      OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+      OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp ${T_ENVIRONMENT})
+  if(T_RANKS)
+    if(NOT TROUPE_HAVE_MPI)
+      return()
+    endif()
+    if(TROUPE_SANITIZE) # Open MPI's unloaded modules look like leaks
+      list(APPEND environment ASAN_OPTIONS=detect_leaks=0)
+    endif()
+    add_test(NAME ${name} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${T_RANKS}
+             ${MPIEXEC_PREFLAGS} ${T_COMMAND} ${MPIEXEC_POSTFLAGS})
+    set_property(TEST ${name} PROPERTY PROCESSORS ${T_RANKS})
+  else()
+    add_test(NAME ${name} COMMAND ${T_COMMAND})
+  endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${T_TIMEOUT} SKIP_RETURN_CODE 77
+                       LABELS "${T_LABELS}" ENVIRONMENT "${environment}")
+endfunction()
+
+function(troupe_summary)
+  message(STATUS "Troupe ${PROJECT_VERSION}: ${CMAKE_BUILD_TYPE}, MPI ${TROUPE_HAVE_MPI} "
+                 "${MPI_C_VERSION}, libfabric ${TROUPE_HAVE_OFI} ${OFI_VERSION}, hwloc "
+                 "${HWLOC_VERSION}, sanitizers '${TROUPE_SANITIZE}'")
+endfunction()

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One rank's endpoint: point-to-point transfers matched by (peer, tag), a control lane of small
+ * messages, and one `progress` that advances everything. Backends: loopback (ranks are threads of
+ * one process, with seeded delay and reordering), libfabric (tcp, shm), MPI.
+ *
+ *     struct troupe_transfer t = {.peer = 3, .tag = tag, .segments = {{x, bytes}},
+ *                                 .segment_count = 1};
+ *     troupe_comm_post_send(comm, &t);
+ *     while (t.status == TROUPE_AGAIN) { troupe_comm_progress(comm); troupe_comm_idle(comm); }
+ *
+ * Ownership: a posted transfer and its memory belong to the endpoint until status leaves
+ * TROUPE_AGAIN (then `done` has been called, if set). Control messages are copied.
+ * Threads: one thread per endpoint makes all calls (MPI_THREAD_FUNNELED).
+ * Failure: a lost peer or a transport error is sticky: every later call and every transfer in
+ * flight ends with it, and troupe_last_error names the rank. Nothing here blocks but idle, which
+ * is bounded. No call but open/connect allocates.
+ */
+#ifndef TROUPE_COMM_COMM_H
+#define TROUPE_COMM_COMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "runtime/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct troupe_comm troupe_comm;
+
+enum { TROUPE_SEGMENTS_MAX = 2, TROUPE_CONTROL_BYTES_MAX = 256 };
+
+struct troupe_segment {
+    void *data;
+    size_t bytes;
+};
+
+/* A send or receive: the caller fills the first part. Segments are sent (received) back to back.
+ * A receive needs the exact size: a shorter or longer message is TROUPE_ERROR_CONTRACT. Messages of
+ * one (peer, tag) arrive in the order they were posted; others may overtake. */
+struct troupe_transfer {
+    int peer;
+    uint64_t tag; /* the caller's; the top 4 bits are kept for the groups */
+    struct troupe_segment segments[TROUPE_SEGMENTS_MAX];
+    int segment_count;
+    void (*done)(struct troupe_transfer *transfer); /* from progress; may post and send control */
+    void *arg;
+    troupe_status status; /* AGAIN while in flight */
+    void *link;           /* the endpoint's */
+    uint64_t scratch[12]; /* the endpoint's */
+};
+
+/* From progress, for each control message, in order per sender. May send control and post. */
+typedef void (*troupe_control_handler)(void *arg, int from, const void *message, size_t bytes);
+
+int troupe_comm_rank(const troupe_comm *comm);
+int troupe_comm_size(const troupe_comm *comm);
+/* Ranks with equal host index share a machine (TROUPE_HOST_ID overrides). */
+int troupe_comm_host(const troupe_comm *comm, int rank);
+/* "loopback", "libfabric tcp;ofi_rxm", "mpi" */
+const char *troupe_comm_name(const troupe_comm *comm);
+
+void troupe_comm_set_control_handler(troupe_comm *comm, troupe_control_handler handler, void *arg);
+troupe_status troupe_comm_post_send(troupe_comm *comm, struct troupe_transfer *transfer);
+troupe_status troupe_comm_post_receive(troupe_comm *comm, struct troupe_transfer *transfer);
+/* Reliable, never dropped, ordered per pair of ranks; to itself too (delivered by progress). */
+troupe_status troupe_comm_send_control(troupe_comm *comm, int to, const void *message,
+                                       size_t bytes);
+/* Advances sends, receives, collectives and control; returns how many things completed. */
+int troupe_comm_progress(troupe_comm *comm);
+/* Called when progress returned 0 and there is nothing to run: spins for a budget since the last
+ * completion, then yields, then parks until something arrives or at most 1 ms. */
+void troupe_comm_idle(troupe_comm *comm);
+/* OK, or the sticky failure. */
+troupe_status troupe_comm_failure(const troupe_comm *comm);
+/* Tells every rank that this one gives up and why; they fail with TROUPE_ERROR_ABORTED. */
+void troupe_comm_abort(troupe_comm *comm, const char *why);
+/* Payload bytes sent to other ranks so far, control excluded. */
+uint64_t troupe_comm_bytes_sent(const troupe_comm *comm);
+
+/* Opening. Loopback: one world object, then one endpoint per rank thread. Processes: collective
+ * over all ranks of the job started by mpirun or srun; a process without a launcher is rank 0 of 1.
+ */
+struct troupe_loopback_options {
+    int ranks;
+    uint64_t seed;         /* of delays and reorderings */
+    int64_t delay_ns_max;  /* 0: no delay; else each message is held a seeded time up to this */
+};
+typedef struct troupe_loopback troupe_loopback;
+troupe_status troupe_loopback_create(const struct troupe_loopback_options *options,
+                                     troupe_loopback **out);
+void troupe_loopback_destroy(troupe_loopback *world);
+troupe_status troupe_comm_open_loopback(troupe_loopback *world, int rank, troupe_comm **out);
+
+struct troupe_comm_options {
+    const char *provider; /* "auto" (NULL), "shm", "tcp", "mpi"; see comm.provider in the config */
+};
+/* Initialises MPI at the first call. */
+troupe_status troupe_comm_open(const struct troupe_comm_options *options, troupe_comm **out);
+/* Collective where the backend needs it; ends MPI for the last process endpoint. */
+void troupe_comm_close(troupe_comm *comm);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A device is where tensors live and kernels run: one GPU, or the CPU cores bound to a rank. Work
+ * goes to a stream and runs in stream order; an event marks a point in a stream. On the CPU device
+ * a stream runs work at once in the calling thread (helped by the device's workers), so every event
+ * is complete when it is recorded: the reference that defines what is correct.
+ *
+ *     troupe_device_open(TROUPE_DEVICE_CPU, &options, &device);
+ *     troupe_stream_create(device, &stream);
+ *     troupe_device_alloc(device, bytes, &memory);
+ *     troupe_stream_copy(stream, &copy);  troupe_event_record(event, stream);
+ *
+ * Ownership: close/destroy by whoever opened/created; memory by troupe_device_free.
+ * Threads: a stream and its events belong to one thread at a time; the rest is thread safe.
+ * Failure: ERROR_MEMORY, ERROR_DEVICE (sticky: a failed device stays failed), ERROR_UNSUPPORTED.
+ */
+#ifndef TROUPE_RUNTIME_DEVICE_H
+#define TROUPE_RUNTIME_DEVICE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "runtime/status.h"
+#include "runtime/tensor.h"
+#include "runtime/workers.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct troupe_device troupe_device;
+typedef struct troupe_stream troupe_stream;
+typedef struct troupe_event troupe_event;
+
+enum troupe_device_kind { TROUPE_DEVICE_CPU, TROUPE_DEVICE_CUDA };
+
+struct troupe_device_options {
+    int index;               /* which GPU; ignored on the CPU */
+    troupe_workers *workers; /* CPU: the team that helps, or NULL; borrowed */
+};
+
+/* Devices of a kind that can be opened here; 0 where the kind is not built in. */
+int troupe_device_count(enum troupe_device_kind kind);
+troupe_status troupe_device_open(enum troupe_device_kind kind,
+                                 const struct troupe_device_options *options, troupe_device **out);
+void troupe_device_close(troupe_device *device);
+enum troupe_device_kind troupe_device_kind(const troupe_device *device);
+/* "cpu", "cuda 0: NVIDIA H200" */
+const char *troupe_device_name(const troupe_device *device);
+
+/* Device memory, 64-byte aligned (256 on a GPU), zeroed. Startup and shutdown only. */
+troupe_status troupe_device_alloc(troupe_device *device, size_t bytes, void **out);
+void troupe_device_free(troupe_device *device, void *memory);
+
+troupe_status troupe_stream_create(troupe_device *device, troupe_stream **out);
+void troupe_stream_destroy(troupe_stream *stream);
+troupe_device *troupe_stream_device(const troupe_stream *stream);
+/* The team that serves parallel-for on this stream; NULL on a GPU or a serial CPU device. */
+troupe_workers *troupe_stream_workers(const troupe_stream *stream);
+/* Blocks the host until all work is done. Not on the path of a step. */
+troupe_status troupe_stream_synchronize(troupe_stream *stream);
+
+/* Copies rows x columns bytes between strided blocks, in stream order; any mix of host and device
+ * memory that the device can reach. */
+struct troupe_copy {
+    void *to;
+    const void *from;
+    size_t rows;
+    size_t row_bytes;
+    size_t to_stride_bytes;
+    size_t from_stride_bytes;
+};
+troupe_status troupe_stream_copy(troupe_stream *stream, const struct troupe_copy *copy);
+troupe_status troupe_stream_fill_zero(troupe_stream *stream, void *memory, size_t bytes);
+
+troupe_status troupe_event_create(troupe_device *device, troupe_event **out);
+void troupe_event_destroy(troupe_event *event);
+troupe_status troupe_event_record(troupe_event *event, troupe_stream *stream);
+/* Makes later work of `stream` wait for the event; the host does not wait. */
+troupe_status troupe_stream_wait(troupe_stream *stream, troupe_event *event);
+/* OK when complete, AGAIN when not, or the device's failure. Never blocks. */
+troupe_status troupe_event_query(troupe_event *event);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
