@@ -45,6 +45,8 @@ struct troupe_comm_backend {
     /* The endpoint has failed: afterwards nobody touches the memory of a transfer in flight. */
     void (*withdraw)(troupe_comm *comm);
     void (*close)(troupe_comm *comm);
+    /* How groups exchange data over this transport. */
+    const struct troupe_group_engine *group_engine;
 };
 
 struct troupe_comm {

@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "comm/comm_internal.h"
+#include "comm/group_internal.h"
 #include "runtime/memory.h"
 
 enum { BUCKETS = 256 };
@@ -436,6 +436,7 @@ static const struct troupe_comm_backend loopback_backend = {
     .announce_abort = announce_abort,
     .withdraw = withdraw,
     .close = close_endpoint,
+    .group_engine = &troupe_group_engine_direct,
 };
 
 troupe_status troupe_loopback_create(const struct troupe_loopback_options *options,

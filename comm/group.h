@@ -51,7 +51,8 @@ struct troupe_group_options {
 
 /* A posted collective: the caller's storage, zero before the first post. */
 struct troupe_collective {
-    void (*done)(struct troupe_collective *operation); /* from progress; NULL: none; may post */
+    /* From progress (in a group of one from the post); NULL: none. May post. */
+    void (*done)(struct troupe_collective *operation);
     void *arg;
     troupe_status status; /* AGAIN while in flight */
     uint64_t state[10];   /* the group's */
