@@ -4,9 +4,11 @@
  * endpoint, matched by (source, 64-bit tag) in libfabric itself. Addresses are exchanged once by
  * the bootstrap. No memory is registered: providers that demand it are not asked for.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <rdma/fabric.h>
 #include <rdma/fi_cm.h>
@@ -19,7 +21,13 @@
 #include "runtime/log.h"
 #include "runtime/memory.h"
 
-enum { ADDRESS_BYTES_MAX = 256, COMPLETIONS_PER_READ = 16, READS_PER_POLL = 4 };
+enum {
+    VECTORS_MAX = TROUPE_SEGMENTS_MAX + 1,
+    ADDRESS_BYTES_MAX = 256,
+    COMPLETIONS_PER_READ = 16,
+    READS_PER_POLL = 4,
+    SPILL_BYTES = 64 << 20
+};
 
 _Static_assert(sizeof(struct fi_context2) <= sizeof(((struct troupe_operation *)0)->context),
                "libfabric's context fits");
@@ -48,6 +56,11 @@ struct ofi {
 
     struct buffer *buffers;
     struct troupe_operation_list buffers_waiting;
+
+    /* Every receive ends in this memory, which nobody reads: a message that is too long arrives
+     * whole, so its size is known, where a provider's own truncation closes the connection (tcp) or
+     * fails the sender (shm). Its pages are touched only then. */
+    void *spill;
 };
 
 static struct ofi *ofi_of(troupe_comm *comm) {
@@ -71,7 +84,7 @@ static troupe_status ofi_status(ssize_t code, const char *what) {
 
 /* The segments that hold something; an empty message has one empty vector. */
 static size_t vectors_of(const struct troupe_transfer *transfer,
-                         struct iovec vectors[TROUPE_SEGMENTS_MAX]) {
+                         struct iovec vectors[VECTORS_MAX]) {
     size_t count = 0;
     for (int i = 0; i < transfer->segment_count; i++) {
         if (transfer->segments[i].bytes > 0) {
@@ -88,7 +101,7 @@ static size_t vectors_of(const struct troupe_transfer *transfer,
 
 static troupe_status try_send(struct ofi *ofi, struct troupe_transfer *transfer) {
     struct troupe_operation *operation = troupe_transfer_scratch(transfer);
-    struct iovec vectors[TROUPE_SEGMENTS_MAX];
+    struct iovec vectors[VECTORS_MAX];
     size_t count = vectors_of(transfer, vectors);
     ssize_t code = fi_tsendv(ofi->endpoint, vectors, NULL, count, ofi->ranks[transfer->peer],
                              transfer->tag, operation->context);
@@ -102,8 +115,9 @@ static troupe_status try_send(struct ofi *ofi, struct troupe_transfer *transfer)
 
 static troupe_status try_receive(struct ofi *ofi, struct troupe_transfer *transfer) {
     struct troupe_operation *operation = troupe_transfer_scratch(transfer);
-    struct iovec vectors[TROUPE_SEGMENTS_MAX];
+    struct iovec vectors[VECTORS_MAX];
     size_t count = vectors_of(transfer, vectors);
+    vectors[count++] = (struct iovec){.iov_base = ofi->spill, .iov_len = SPILL_BYTES};
     ssize_t code = fi_trecvv(ofi->endpoint, vectors, NULL, count, ofi->ranks[transfer->peer],
                              transfer->tag, 0, operation->context);
     if (code < 0 && code != -FI_EAGAIN) {
@@ -197,7 +211,8 @@ static int peer_of(const struct ofi *ofi, struct troupe_operation *operation) {
                : troupe_operation_transfer(operation)->peer;
 }
 
-/* A message longer than its receive is the contract's business; all else is a lost connection. */
+/* A message that not even the spill could hold breaks the contract, and the connection with it;
+ * all else is a lost rank. */
 static void complete_with_error(struct ofi *ofi) {
     struct fi_cq_err_entry error = {0};
     if (fi_cq_readerr(ofi->completions, &error, 0) != 1) {
@@ -209,6 +224,7 @@ static void complete_with_error(struct ofi *ofi) {
         size_t arrived = troupe_transfer_bytes(transfer) + error.olen;
         troupe_comm_complete(&ofi->process.comm, transfer,
                              troupe_comm_wrong_size(&ofi->process.comm, transfer, arrived));
+        troupe_comm_fail(&ofi->process.comm, TROUPE_ERROR_CONTRACT, "%s", troupe_last_error());
     } else if (ofi->process.comm.failure == TROUPE_OK) {
         troupe_process_lost(&ofi->process, peer_of(ofi, operation), fi_strerror(error.err));
     }
@@ -300,6 +316,9 @@ static void destroy(struct ofi *ofi) {
     troupe_free(ofi->ranks);
     troupe_free(ofi->sends_waiting);
     troupe_free(ofi->buffers);
+    if (ofi->spill != NULL) {
+        munmap(ofi->spill, SPILL_BYTES);
+    }
     troupe_process_fini(&ofi->process);
     troupe_free(ofi);
 }
@@ -413,6 +432,17 @@ static troupe_status post_buffers(struct ofi *ofi) {
     return troupe_comm_failure(&ofi->process.comm);
 }
 
+static troupe_status map_spill(struct ofi *ofi) {
+    void *memory = mmap(NULL, SPILL_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        return troupe_fail(TROUPE_ERROR_MEMORY, "no address space for %d bytes: %s", SPILL_BYTES,
+                           strerror(errno));
+    }
+    ofi->spill = memory;
+    return TROUPE_OK;
+}
+
 static troupe_status open_ofi(const char *provider, const struct troupe_comm_options *options,
                               struct troupe_bootstrap *bootstrap, troupe_comm **out) {
     struct ofi *ofi = NULL;
@@ -424,6 +454,7 @@ static troupe_status open_ofi(const char *provider, const struct troupe_comm_opt
         troupe_process_init(&ofi->process, &ofi_carrier, &ofi_backend, options, bootstrap));
     TROUPE_TRY_FAIL(TROUPE_NEW(&ofi->ranks, bootstrap->size));
     TROUPE_TRY_FAIL(TROUPE_NEW(&ofi->sends_waiting, bootstrap->size));
+    TROUPE_TRY_FAIL(map_spill(ofi));
     TROUPE_TRY_FAIL(find_provider(ofi, provider));
     TROUPE_TRY_FAIL(open_endpoint(ofi));
     TROUPE_TRY_FAIL(exchange_addresses(ofi));

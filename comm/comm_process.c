@@ -444,13 +444,16 @@ troupe_status troupe_process_init(troupe_process *process, const struct troupe_c
 /* While the others are still on their way to the end, this rank serves them. */
 static bool serve_last(void *arg) {
     troupe_process *process = arg;
+    if (process->comm.failure != TROUPE_OK) {
+        return false;
+    }
     process->carrier->poll(process);
     pump_all(process);
-    return process->comm.failure == TROUPE_OK && ended_peer(process) < 0;
+    return ended_peer(process) < 0;
 }
 
 bool troupe_process_meet(troupe_process *process) {
-    return process->comm.failure == TROUPE_OK &&
+    return process->comm.failure != TROUPE_ERROR_PEER &&
            troupe_bootstrap_meet(&process->bootstrap, serve_last, process) == TROUPE_OK;
 }
 
