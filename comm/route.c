@@ -205,6 +205,9 @@ static int find_cut(const struct search *search, const struct troupe_box *box, i
 
 static troupe_status cover(struct search *search, const struct troupe_box *box) {
     int64_t at = 0;
+    if (troupe_box_elements(box) == 0) {
+        return TROUPE_OK;
+    }
     int dimension = find_cut(search, box, &at);
     if (dimension < 0) {
         return choose(search, box);
