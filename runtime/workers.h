@@ -24,9 +24,9 @@ extern "C" {
 typedef struct troupe_workers troupe_workers;
 
 struct troupe_workers_options {
-    int count;           /* threads in all, the caller included; 0 means 1 */
-    const int *cores;    /* OS core to bind worker i to, or NULL; -1 leaves it unbound */
-    int64_t spin_ns;     /* before parking; 0 means 50 us, and no spinning when cores are shared */
+    int count;        /* threads in all, the caller included; 0 means 1 */
+    const int *cores; /* OS core to bind worker i to, or NULL; -1 leaves it unbound */
+    int64_t spin_ns;  /* before parking; 0: 50 us, or none when cores are shared; -1: none */
 };
 
 troupe_status troupe_workers_create(const struct troupe_workers_options *options,

@@ -46,8 +46,8 @@ static int test_count;
 #define EXPECT(condition, ...)                                                                     \
     do {                                                                                           \
         if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s: expected %s: ", __FILE__, __LINE__, __func__, #condition); \
-            fprintf(stderr, "" __VA_ARGS__);                                                       \
+            fprintf(stderr, "%s:%d: %s: expected %s:", __FILE__, __LINE__, __func__, #condition);  \
+            fprintf(stderr, " " __VA_ARGS__);                                                      \
             fputc('\n', stderr);                                                                   \
             exit(1);                                                                               \
         }                                                                                          \

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a device backend fills in: one const table per kind, listed in device.c. A backend's own
+ * device, stream and event structs begin with the base structs below. All slots are filled; what a
+ * backend cannot do returns TROUPE_ERROR_UNSUPPORTED. The CPU backend is the template.
+ *
+ * Ownership and threads: as in device.h. Failure: slots return what device.h promises.
+ */
+#ifndef TROUPE_RUNTIME_DEVICE_INTERNAL_H
+#define TROUPE_RUNTIME_DEVICE_INTERNAL_H
+
+#include "runtime/device.h"
+
+struct troupe_device {
+    const struct troupe_device_backend *backend;
+    char name[96]; /* "cpu", "cuda 0: NVIDIA H200" */
+};
+
+struct troupe_stream {
+    troupe_device *device;
+    troupe_workers *workers; /* NULL on a GPU */
+};
+
+struct troupe_event {
+    troupe_device *device;
+};
+
+/* device.c sets the base fields `backend` and `device`; the backend sets the rest. Only
+ * stream_synchronize blocks. Arguments are checked by device.c: same device, sane strides. */
+struct troupe_device_backend {
+    enum troupe_device_kind kind;
+    int (*count)(void);
+    troupe_status (*open)(const struct troupe_device_options *options, troupe_device **out);
+    void (*close)(troupe_device *device);
+    troupe_status (*alloc)(troupe_device *device, size_t bytes, void **out);
+    void (*free)(troupe_device *device, void *memory);
+    troupe_status (*stream_create)(troupe_device *device, troupe_stream **out);
+    void (*stream_destroy)(troupe_stream *stream);
+    troupe_status (*stream_synchronize)(troupe_stream *stream);
+    troupe_status (*stream_copy)(troupe_stream *stream, const struct troupe_copy *copy);
+    troupe_status (*stream_fill_zero)(troupe_stream *stream, void *memory, size_t bytes);
+    troupe_status (*stream_wait)(troupe_stream *stream, troupe_event *event);
+    troupe_status (*event_create)(troupe_device *device, troupe_event **out);
+    void (*event_destroy)(troupe_event *event);
+    troupe_status (*event_record)(troupe_event *event, troupe_stream *stream);
+    troupe_status (*event_query)(troupe_event *event);
+};
+
+extern const struct troupe_device_backend troupe_device_backend_cpu;
+
+#endif
