@@ -385,7 +385,7 @@ static troupe_status open_archive(struct walk *walk) {
     }
     archive_read_support_format_tar(walk->archive);
     if (archive_read_open_fd(walk->archive, walk->descriptor, READ_BYTES) != ARCHIVE_OK) {
-        return troupe_fail(TROUPE_ERROR_IO, "%s: cannot be read: %s", walk->path,
+        return troupe_fail(TROUPE_ERROR_DATA, "%s: not a plain tar file: %s", walk->path,
                            archive_error_string(walk->archive));
     }
     return TROUPE_OK;
