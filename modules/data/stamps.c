@@ -15,6 +15,7 @@
 #include "modules/data/file.h"
 #include "modules/data/image.h"
 #include "modules/data/tar_writer.h"
+#include "runtime/check.h"
 #include "runtime/memory.h"
 #include "runtime/random.h"
 
@@ -92,8 +93,10 @@ static troupe_status make_key(const char *relative, char **out) {
 
 /* path with its suffix replaced. */
 static bool sibling_exists(const char *path, const char *suffix, char sibling[PATH_MAX]) {
-    int stem = (int)(strrchr(path, '.') - path);
-    snprintf(sibling, PATH_MAX, "%.*s.%s", stem, path, suffix);
+    snprintf(sibling, PATH_MAX, "%s", path);
+    char *dot = strrchr(sibling, '.');
+    TROUPE_ASSERT(dot != NULL, "%s has no suffix", path);
+    snprintf(dot + 1, (size_t)(sibling + PATH_MAX - dot - 1), "%s", suffix);
     return access(sibling, R_OK) == 0;
 }
 

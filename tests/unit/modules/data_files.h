@@ -6,7 +6,6 @@
 #define TROUPE_TESTS_UNIT_MODULES_DATA_FILES_H
 
 #include <ftw.h>
-#include <limits.h>
 #include <unistd.h>
 
 #include "modules/data/file.h"
@@ -37,13 +36,21 @@ static inline void test_folder_fini(struct test_folder *folder) {
     nftw(folder->path, test_remove, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-/* "folder/name" in one of a few places, so that several can be used in one call. */
+/* "folder/name"; the text stays as it is to the end of the program. */
 static inline const char *test_path(const struct test_folder *folder, const char *name) {
-    static char paths[8][PATH_MAX];
-    static int next;
-    char *path = paths[next++ % 8];
-    snprintf(path, PATH_MAX, "%s/%s", folder->path, name);
-    return path;
+    enum { PATHS = 256, BYTES = 128 };
+    static char paths[PATHS][BYTES];
+    static int count;
+    char path[BYTES];
+    snprintf(path, sizeof path, "%s/%s", folder->path, name);
+    for (int i = 0; i < count; i++) {
+        if (strcmp(paths[i], path) == 0) {
+            return paths[i];
+        }
+    }
+    EXPECT(count < PATHS, "more than %d paths", PATHS);
+    memcpy(paths[count], path, sizeof path);
+    return paths[count++];
 }
 
 static inline void test_write(const char *path, const void *bytes, size_t count) {
