@@ -46,12 +46,10 @@ troupe_status troupe_index_add(struct troupe_index *index, const struct troupe_i
     index->image_count += sample->images;
     index->samples[index->sample_count++] = copy;
 
-    struct troupe_sample_bounds *b = &index->bounds;
-    int64_t rows = (int64_t)sample->text_tokens + sample->image_tokens + 2;
-    b->rows = rows > b->rows ? rows : b->rows;
-    b->images = sample->images > b->images ? sample->images : b->images;
-    b->image_tokens =
-        sample->image_tokens > b->image_tokens ? sample->image_tokens : b->image_tokens;
+    struct troupe_sample_info info = {.text_tokens = sample->text_tokens,
+                                      .images = sample->images,
+                                      .image_tokens = sample->image_tokens};
+    troupe_sample_bounds_include(&index->bounds, &info);
     return TROUPE_OK;
 }
 
