@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Order policies decide *when*: which of the tasks that could be issued now gets the next ticket.
+ * The rules that keep the schedule free of deadlock (engine.h) are not theirs to break: a policy
+ * only ever sees candidates that obey them, and it must take one of them (work-conserving).
+ *
+ *     static int pick(const struct troupe_order_view *view, const struct troupe_candidate *c,
+ *                     int count) { return 0; }
+ *     const struct troupe_order_policy troupe_order_policy = {
+ *         .name = "first", .summary = "takes what comes", .in_flight = troupe_order_unbounded,
+ *         .pick = pick};
+ *
+ * Compiled into a shared object, that is a policy to load: troupe_order_find("./first.so",
+ * &policy). order_fifo.c is the reference, order_1f1b.c the example with a plan.
+ *
+ * Ownership: policies are constant tables; a loaded one stays loaded until the process ends.
+ * Threads: policies keep no state, so one serves any number of engines.
+ * Failure: ERROR_INVALID names the known policies, or says why a file cannot be loaded.
+ */
+#ifndef TROUPE_SCHEDULER_ORDER_H
+#define TROUPE_SCHEDULER_ORDER_H
+
+#include <stdint.h>
+
+#include "runtime/status.h"
+#include "scheduler/graph.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct troupe_candidate {
+    int method;
+    int microbatch; /* the method's next; 0 where there are no steps */
+    uint64_t ready; /* when it became a candidate: smaller is older, equal is the same moment */
+};
+
+struct troupe_order_view {
+    const struct troupe_graph *graph;
+    const int *issued; /* by method of the graph: firings of this step issued so far; 0 for methods
+                          of other islands */
+};
+
+struct troupe_order_policy {
+    const char *name;
+    const char *summary; /* one line for `troupe info` */
+    /* The most microbatches that a gang may hold between slot_take and slot_return, >= 1; the
+     * gang's slots bound it anyway. Asked once, at creation. */
+    int (*in_flight)(const struct troupe_graph *graph, int gang);
+    /* Index of the chosen candidate; count >= 1, candidates by ascending method. Pure. */
+    int (*pick)(const struct troupe_order_view *view, const struct troupe_candidate *candidates,
+                int count);
+};
+
+/* in_flight for policies that leave the bound to the slots. */
+int troupe_order_unbounded(const struct troupe_graph *graph, int gang);
+
+/* A built-in policy by its name, or (where the name contains a '/') the symbol
+ * `troupe_order_policy` of a shared object. */
+troupe_status troupe_order_find(const char *name, const struct troupe_order_policy **out);
+/* The built-in policies in order of their index; NULL after the last. */
+const struct troupe_order_policy *troupe_order_builtin(int index);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
