@@ -78,7 +78,8 @@ struct troupe_layout_options {
     struct troupe_axes split[TROUPE_BOX_DIMENSIONS];
     /* Where each part begins, and the extent (parts + 1 numbers); NULL: near-even. */
     const int64_t *offsets[TROUPE_BOX_DIMENSIONS];
-    bool ragged; /* rows are given at bind: shape[0] and offsets[0] are not used */
+    bool ragged;    /* rows are given at bind: shape[0] and offsets[0] are not used */
+    int part_count; /* of the rows of a ragged layout without a mesh */
 };
 
 troupe_status troupe_layout_init(const struct troupe_layout_options *options,

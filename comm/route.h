@@ -60,12 +60,16 @@ struct troupe_route_message {
 /* One rank's part of one microbatch; messages in ascending order of peer. */
 struct troupe_route_binding {
     int rank;
+    int sends_max; /* most messages of any bind, for sizing transfers */
+    int receives_max;
     int send_count;
     int receive_count;
     struct troupe_route_message *sends;
     struct troupe_route_message *receives;
     struct troupe_route_message kept; /* what stays on the rank; box_count may be 0 */
     const troupe_route *route;
+    struct troupe_route_hop *hops; /* the compiled form */
+    int hop_count;
     struct troupe_box *boxes; /* of all messages */
 };
 
@@ -86,20 +90,22 @@ troupe_status troupe_route_bind(struct troupe_route_binding *binding, const int6
                                 const int64_t *destination_offsets);
 struct troupe_route_bytes troupe_route_binding_bytes(const struct troupe_route_binding *binding);
 
-/* Most messages one bind can give the rank, for sizing transfers. */
-int troupe_route_sends_max(const troupe_route *route, int rank);
-int troupe_route_receives_max(const troupe_route *route, int rank);
 /* The ranks of both layouts, ascending. */
 int troupe_route_rank_count(const troupe_route *route);
 int troupe_route_rank(const troupe_route *route, int index);
+/* Its copies of the layouts. */
+const struct troupe_layout *troupe_route_source(const troupe_route *route);
+const struct troupe_layout *troupe_route_destination(const troupe_route *route);
 
-/* Checks the parts of all ranks against the layouts they were compiled from: everything needed
- * arrives or stays exactly once, senders hold what they send, both ends of a message agree.
- * Allocates; for tests, `troupe plan` and debugging. Returns TROUPE_ERROR_INVALID with a sentence.
- */
-troupe_status troupe_route_check(const troupe_route *route,
-                                 const struct troupe_route_options *options,
-                                 const int64_t *source_offsets, const int64_t *destination_offsets);
+/* Checks the bindings of all ranks of one microbatch against the layouts, both not ragged:
+ * everything needed arrives or stays exactly once, senders hold what they send, both ends of a
+ * message agree, and nothing arrives that was there (LB1). For tests and debugging. */
+troupe_status troupe_route_check_bindings(const struct troupe_layout *source,
+                                          const struct troupe_layout *destination,
+                                          struct troupe_route_binding *const *bindings, int count);
+/* Binds all ranks and checks that. Allocates. */
+troupe_status troupe_route_check(const troupe_route *route, const int64_t *source_offsets,
+                                 const int64_t *destination_offsets);
 
 /* A rank's matrix in memory: the element (box.begin[0], box.begin[1]) is at `data`, the next row
  * row_bytes further, columns adjacent. It covers `box`, rows x columns. */

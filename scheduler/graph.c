@@ -136,14 +136,16 @@ static troupe_status check_pools(const struct troupe_graph *graph, int *take, in
     return TROUPE_OK;
 }
 
-/* Scratch of the search for cycles: who waits for whom within one step. */
+/* Scratch of the search for cycles: who waits for whom within one step. The members of one
+ * collective complete together, so they count as one node: the first of them. */
 struct order_scratch {
     int *reductions;   /* methods of the reduction lane, by lane_order */
     int *last_of_rank; /* the rank's last method in the reduction lane so far */
     int *take;         /* by gang */
     int *give;
-    int *waits;     /* by method: predecessors left */
-    int *queue;     /* methods without predecessors left */
+    int *node_of;   /* by method: the method that stands for it */
+    int *waits;     /* by node: predecessors left */
+    int *queue;     /* nodes without predecessors left */
     int (*arcs)[2]; /* from, to */
     int arc_count;
     int arc_capacity;
@@ -154,6 +156,7 @@ static void free_scratch(struct order_scratch *s) {
     troupe_free(s->last_of_rank);
     troupe_free(s->take);
     troupe_free(s->give);
+    troupe_free(s->node_of);
     troupe_free(s->waits);
     troupe_free(s->queue);
     troupe_free(s->arcs);
@@ -170,6 +173,7 @@ static troupe_status make_scratch(const struct troupe_graph *graph, struct order
     TROUPE_TRY(TROUPE_NEW(&s->last_of_rank, graph->rank_count));
     TROUPE_TRY(TROUPE_NEW(&s->take, graph->gang_count));
     TROUPE_TRY(TROUPE_NEW(&s->give, graph->gang_count));
+    TROUPE_TRY(TROUPE_NEW(&s->node_of, graph->method_count));
     TROUPE_TRY(TROUPE_NEW(&s->waits, graph->method_count));
     TROUPE_TRY(TROUPE_NEW(&s->queue, graph->method_count));
     return TROUPE_NEW(&s->arcs, s->arc_capacity);
@@ -177,10 +181,10 @@ static troupe_status make_scratch(const struct troupe_graph *graph, struct order
 
 static void add_arc(struct order_scratch *s, int from, int to) {
     TROUPE_ASSERT(s->arc_count < s->arc_capacity, "%d arcs", s->arc_count);
-    s->arcs[s->arc_count][0] = from;
-    s->arcs[s->arc_count][1] = to;
+    s->arcs[s->arc_count][0] = s->node_of[from];
+    s->arcs[s->arc_count][1] = s->node_of[to];
     s->arc_count++;
-    s->waits[to]++;
+    s->waits[s->node_of[to]]++;
 }
 
 static int compare_lane_order(const void *a, const void *b, void *arg) {
@@ -193,6 +197,7 @@ static int compare_lane_order(const void *a, const void *b, void *arg) {
 static troupe_status add_lane_arcs(const struct troupe_graph *graph, struct order_scratch *s) {
     int count = 0;
     for (int m = 0; m < graph->method_count; m++) {
+        s->node_of[m] = m;
         if (graph->methods[m].lane == TROUPE_LANE_REDUCTION) {
             s->reductions[count++] = m;
         }
@@ -201,6 +206,11 @@ static troupe_status add_lane_arcs(const struct troupe_graph *graph, struct orde
             (void *)graph->methods);
     for (int r = 0; r < graph->rank_count; r++) {
         s->last_of_rank[r] = -1;
+    }
+    for (int i = 1; i < count; i++) {
+        int m = s->reductions[i], before = s->reductions[i - 1];
+        bool same = graph->methods[m].lane_order == graph->methods[before].lane_order;
+        s->node_of[m] = same ? s->node_of[before] : m;
     }
     for (int i = 0; i < count; i++) {
         const struct troupe_method *method = &graph->methods[s->reductions[i]];
@@ -236,12 +246,13 @@ static void add_data_arcs(const struct troupe_graph *graph, struct order_scratch
     }
 }
 
-/* Removes methods that wait for nothing until none is left (Kahn, 1962); what stays is a cycle or
+/* Removes nodes that wait for nothing until none is left (Kahn, 1962); what stays is a cycle or
  * behind one. Walking back from there along arcs ends up on a cycle. */
 static troupe_status check_cycles(const struct troupe_graph *graph, struct order_scratch *s) {
-    int removed = 0, count = 0;
+    int removed = 0, count = 0, nodes = 0;
     for (int m = 0; m < graph->method_count; m++) {
-        if (s->waits[m] == 0) {
+        nodes += s->node_of[m] == m;
+        if (s->node_of[m] == m && s->waits[m] == 0) {
             s->queue[count++] = m;
         }
     }
@@ -252,7 +263,7 @@ static troupe_status check_cycles(const struct troupe_graph *graph, struct order
             }
         }
     }
-    if (count == graph->method_count) {
+    if (count == nodes) {
         return TROUPE_OK;
     }
     int m = 0;

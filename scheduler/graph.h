@@ -86,8 +86,9 @@ struct troupe_edge {
     int to;
     int credits; /* messages that may exist at once, from issue of the producer to issue of the
                     consumer; >= 1. An empty message (no receivers, see engine.h) needs none. */
-    int initial; /* messages that exist before the start; how a cycle gets going */
-    bool strict; /* only the message itself counts, not that its producer has been issued */
+    int initial; /* messages that exist before the start, never empty; how a cycle gets going */
+    bool strict; /* only the message itself counts, not that its producer has been issued; edges
+                    from the reduction lane are strict by themselves */
 };
 
 struct troupe_graph {

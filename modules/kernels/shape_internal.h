@@ -60,6 +60,7 @@ float troupe_attention_scale(const struct troupe_attention *op);
 int64_t troupe_image_patches(const struct troupe_image *image, int patch);
 
 /* The tables that exist. */
+extern const struct troupe_kernels troupe_kernels_cpu_table;
 extern const struct troupe_kernels troupe_kernels_reference_table;
 
 #endif
