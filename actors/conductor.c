@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Members report to the conductor of their island what has arrived and what is done; the conductor
  * asks the engine and sends tickets. An island of one rank does the same by plain calls. */
+#include <assert.h>
 #include <string.h>
 
 #include "actors/runtime_internal.h"

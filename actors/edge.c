@@ -399,9 +399,8 @@ static void find_sides(struct connection *c) {
             c->to_index = j;
         }
     }
-    const struct troupe_route_options *route = c->options.route;
-    c->source_piece = piece_of(route ? route->source : &c->source, runtime->rank);
-    c->destination_piece = piece_of(route ? route->destination : &c->destination, runtime->rank);
+    c->source_piece = piece_of(troupe_route_source(c->route), runtime->rank);
+    c->destination_piece = piece_of(troupe_route_destination(c->route), runtime->rank);
 }
 
 static troupe_status make_transfers(struct troupe_transfer **transfers, uint8_t **headers,
@@ -425,8 +424,8 @@ static troupe_status make_outgoing(struct connection *c) {
         out->connection = c;
         TROUPE_TRY(troupe_route_binding_create(c->route, runtime->rank, &out->binding));
         TROUPE_TRY(make_transfers(&out->transfers, &out->headers,
-                                  troupe_route_sends_max(c->route, runtime->rank), on_sent,
-                                  out));
+                                  out->binding->sends_max,
+                                  on_sent, out));
         TROUPE_TRY(TROUPE_NEW(&out->staging, (size_t)c->options.from_rows_max * row_bytes(c)));
     }
     return TROUPE_OK;
@@ -441,8 +440,8 @@ static troupe_status make_incoming(struct connection *c) {
         in->firing = -1;
         TROUPE_TRY(troupe_route_binding_create(c->route, runtime->rank, &in->binding));
         TROUPE_TRY(make_transfers(&in->transfers, &in->headers,
-                                  troupe_route_receives_max(c->route, runtime->rank), on_received,
-                                  in));
+                                  in->binding->receives_max,
+                                  on_received, in));
         TROUPE_TRY(TROUPE_NEW(&in->missing, c->options.from_count));
         size_t bytes = (size_t)c->options.to_rows_max * row_bytes(c);
         uint8_t *memory = NULL;
