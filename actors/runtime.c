@@ -384,37 +384,37 @@ static troupe_status build_ports(troupe_runtime *runtime) {
 
 /* ---- start ---- */
 
-/* A rank that was built differently would wait for messages that never come. */
-static troupe_status compare_construction(troupe_runtime *runtime) {
-    troupe_group *group = NULL;
+static troupe_status create_world(troupe_runtime *runtime, troupe_group **out) {
     int *ranks = NULL;
-    uint64_t *hashes = NULL;
-    troupe_status status = TROUPE_OK;
-    TROUPE_TRY_FAIL(TROUPE_NEW(&ranks, runtime->rank_count));
-    TROUPE_TRY_FAIL(TROUPE_NEW(&hashes, runtime->rank_count));
+    TROUPE_TRY(TROUPE_NEW(&ranks, runtime->rank_count));
     for (int r = 0; r < runtime->rank_count; r++) {
         ranks[r] = r;
     }
-    TROUPE_TRY_FAIL(troupe_group_create(runtime->comm,
-                                        &(struct troupe_group_options){
-                                            .ranks = ranks,
-                                            .count = runtime->rank_count,
-                                            .id = CONSTRUCTION_GROUP,
-                                            .bytes_max = sizeof *hashes},
-                                        &group));
-    TROUPE_TRY_FAIL(troupe_group_all_gather(group, &runtime->construction, sizeof *hashes, hashes));
-    for (int r = 0; r < runtime->rank_count; r++) {
+    troupe_status status = troupe_group_create(
+        runtime->comm,
+        &(struct troupe_group_options){.ranks = ranks,
+                                       .count = runtime->rank_count,
+                                       .id = CONSTRUCTION_GROUP,
+                                       .bytes_max = sizeof runtime->construction},
+        out);
+    troupe_free(ranks);
+    return status;
+}
+
+/* A rank that was built differently would wait for messages that never come. */
+static troupe_status compare_construction(troupe_runtime *runtime, troupe_group *world) {
+    uint64_t *hashes = NULL;
+    TROUPE_TRY(TROUPE_NEW(&hashes, runtime->rank_count));
+    troupe_status status =
+        troupe_group_all_gather(world, &runtime->construction, sizeof *hashes, hashes);
+    for (int r = 0; status == TROUPE_OK && r < runtime->rank_count; r++) {
         if (hashes[r] != hashes[0]) {
             status = troupe_fail(TROUPE_ERROR_INVALID,
                                  "rank %d has built other actors or connections than rank 0; give "
                                  "every rank the same program, arguments and config",
                                  r);
-            break;
         }
     }
-fail:
-    troupe_group_destroy(group);
-    troupe_free(ranks);
     troupe_free(hashes);
     return status;
 }
@@ -426,15 +426,27 @@ static troupe_status allocate_tickets(troupe_runtime *runtime) {
     return TROUPE_NEW(&runtime->awaited, runtime->awaited_count);
 }
 
-troupe_status troupe_runtime_start(troupe_runtime *runtime) {
-    TROUPE_TRY(compare_construction(runtime));
+static troupe_status build(troupe_runtime *runtime) {
     TROUPE_TRY(build_graph(runtime));
     TROUPE_TRY(build_ports(runtime));
     TROUPE_TRY(allocate_tickets(runtime));
-    TROUPE_TRY(troupe_conductor_create(runtime));
-    runtime->started = true;
-    troupe_comm_set_control_handler(runtime->comm, troupe_conductor_handle, runtime);
-    return TROUPE_OK;
+    return troupe_conductor_create(runtime);
+}
+
+troupe_status troupe_runtime_start(troupe_runtime *runtime) {
+    troupe_group *world = NULL;
+    TROUPE_TRY(create_world(runtime, &world));
+    troupe_status status = compare_construction(runtime, world);
+    if (status == TROUPE_OK) {
+        status = build(runtime);
+    }
+    if (status == TROUPE_OK) {
+        runtime->started = true;
+        troupe_comm_set_control_handler(runtime->comm, troupe_conductor_handle, runtime);
+        status = troupe_group_barrier(world); /* nobody speaks before everybody listens */
+    }
+    troupe_group_destroy(world);
+    return status;
 }
 
 /* ---- queries ---- */
