@@ -55,8 +55,7 @@ troupe_status troupe_shape_single(const struct troupe_tensor *x);
 
 /* The op's scale, with its default. */
 float troupe_attention_scale(const struct troupe_attention *op);
-/* Row `row` of the picture's `patch_row`-th line of patches and so on are left to the caller;
- * this is only how many patches the picture has. */
+/* How many patches the picture has; aborts if they are not whole. */
 int64_t troupe_image_patches(const struct troupe_image *image, int patch);
 
 /* The tables that exist. */
