@@ -56,7 +56,7 @@ troupe_status troupe_shape_single(const struct troupe_tensor *x);
 /* The op's scale, with its default. */
 float troupe_attention_scale(const struct troupe_attention *op);
 /* How many patches the picture has; aborts if they are not whole. */
-int64_t troupe_image_patches(const struct troupe_image *image, int patch);
+int64_t troupe_image_patches(const struct troupe_pixels *image, int patch);
 
 /* The tables that exist. */
 extern const struct troupe_kernels troupe_kernels_cpu_table;
