@@ -72,14 +72,6 @@ void troupe_stage_destroy(struct troupe_stage *stage) {
     troupe_free(stage);
 }
 
-static size_t box_bytes(const struct troupe_parameter *parameter) {
-    size_t bytes = sizeof(float);
-    for (int d = 0; d < parameter->spec.dimensions; d++) {
-        bytes *= (size_t)parameter->extent[d];
-    }
-    return bytes;
-}
-
 troupe_status troupe_stage_begin_step(struct troupe_stage *stage) {
     const struct troupe_stage_options *o = &stage->options;
     stage->nonfinite_microbatch = -1;
@@ -89,11 +81,7 @@ troupe_status troupe_stage_begin_step(struct troupe_stage *stage) {
         TROUPE_TRY(troupe_microbatch_fill(stage->batches[i], o->plan, o->source, i, o->dp_index,
                                           o->dp_count));
     }
-    for (int i = 0; i < stage->parameter_count; i++) {
-        TROUPE_TRY(troupe_stream_fill_zero(o->stream, stage->parameters[i].gradient,
-                                           box_bytes(&stage->parameters[i])));
-    }
-    return TROUPE_OK;
+    return troupe_gradients_zero(o->stream, stage->parameters, stage->parameter_count);
 }
 
 static struct troupe_module_task task_of(const struct troupe_stage *stage, int microbatch,
@@ -133,7 +121,9 @@ troupe_status troupe_stage_forward(struct troupe_stage *stage, int microbatch, i
     task.inputs = input;
     task.outputs = output;
     TROUPE_TRY(o->class->forward(stage->module, &task));
-    stage->flops += o->class->flops(o->config, &o->shard, &task);
+    if (o->shard.tp_index == 0) { /* the formula counts all TP shards */
+        stage->flops += o->class->flops(o->config, &o->shard, &task);
+    }
     return watch_output(stage, microbatch, output);
 }
 
