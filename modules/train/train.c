@@ -14,7 +14,7 @@
 #include "modules/train/boundary.h"
 #include "modules/train/checkpoint.h"
 #include "modules/train/part.h"
-#include "modules/train/samples.h"
+#include "modules/train/dataset.h"
 #include "runtime/check.h"
 #include "runtime/clock.h"
 #include "runtime/memory.h"
@@ -81,7 +81,7 @@ static troupe_status prepare_samples(troupe_train *train, int64_t first_step) {
 
 static troupe_status open_samples(troupe_train *train,
                                   const struct troupe_checkpoint_state *state) {
-    TROUPE_TRY(troupe_samples_open(train->config, TROUPE_SPLIT_TRAIN, &train->source));
+    TROUPE_TRY(troupe_dataset_open(train->config, TROUPE_DATASET_TRAIN, &train->source));
     TROUPE_TRY(troupe_sample_plan_create(
         train->source,
         &(struct troupe_sample_plan_options){.seed = (uint64_t)train->config->train.seed,
