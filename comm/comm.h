@@ -39,8 +39,9 @@ struct troupe_segment {
 };
 
 /* A send or receive: the caller fills the first part. Segments are sent (received) back to back.
- * A receive needs the exact size: a shorter or longer message is TROUPE_ERROR_CONTRACT. Messages of
- * one (peer, tag) arrive in the order they were posted; others may overtake. */
+ * A receive needs the exact size: a shorter or longer message ends it with TROUPE_ERROR_CONTRACT
+ * (the send and the endpoint go on). Messages of one (peer, tag) arrive in the order they were
+ * posted; others may overtake. A send may wait for its receive to be posted (rendezvous). */
 struct troupe_transfer {
     int peer;
     uint64_t tag; /* the caller's; the top 4 bits are kept for the groups */
@@ -66,9 +67,13 @@ const char *troupe_comm_name(const troupe_comm *comm);
 void troupe_comm_set_control_handler(troupe_comm *comm, troupe_control_handler handler, void *arg);
 troupe_status troupe_comm_post_send(troupe_comm *comm, struct troupe_transfer *transfer);
 troupe_status troupe_comm_post_receive(troupe_comm *comm, struct troupe_transfer *transfer);
-/* Reliable, never dropped, ordered per pair of ranks; to itself too (delivered by progress). */
+/* Reliable, never dropped, ordered per pair of ranks; to itself too (delivered by progress).
+ * Messages under way occupy the endpoint's fixed pool (control_messages_max in the options). The
+ * plan bounds them; more than that is a programmer error, and who sends floods asks for room. */
 troupe_status troupe_comm_send_control(troupe_comm *comm, int to, const void *message,
                                        size_t bytes);
+/* How many control messages the pool takes at this moment; progress makes room. */
+int troupe_comm_control_room(troupe_comm *comm);
 /* Advances sends, receives, collectives and control; returns how many things completed. */
 int troupe_comm_progress(troupe_comm *comm);
 /* Called when progress returned 0 and there is nothing to run: spins for a budget since the last
@@ -86,8 +91,11 @@ uint64_t troupe_comm_bytes_sent(const troupe_comm *comm);
  */
 struct troupe_loopback_options {
     int ranks;
-    uint64_t seed;         /* of delays and reorderings */
-    int64_t delay_ns_max;  /* 0: no delay; else each message is held a seeded time up to this */
+    uint64_t seed;            /* of delays and reorderings */
+    int64_t delay_ns_max;     /* 0: no delay; else each message is held a seeded time up to this */
+    int control_messages_max; /* under way from one endpoint; 0: 8192 */
+    int64_t spin_ns;          /* idle spins so long, then yields, then parks; 0: 20 us, or none when
+                                 ranks outnumber cores */
 };
 typedef struct troupe_loopback troupe_loopback;
 troupe_status troupe_loopback_create(const struct troupe_loopback_options *options,
@@ -97,6 +105,8 @@ troupe_status troupe_comm_open_loopback(troupe_loopback *world, int rank, troupe
 
 struct troupe_comm_options {
     const char *provider; /* "auto" (NULL), "shm", "tcp", "mpi"; see comm.provider in the config */
+    int control_messages_max; /* under way from this endpoint; 0: 8192 */
+    int64_t spin_ns;          /* as in troupe_loopback_options */
 };
 /* Initialises MPI at the first call. */
 troupe_status troupe_comm_open(const struct troupe_comm_options *options, troupe_comm **out);

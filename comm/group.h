@@ -3,11 +3,12 @@
  * A group is an ordered list of ranks that run collectives on host tensors together (a TP, DP or
  * world group). Sums add the members' values in group order, element by element, never in arrival
  * order, and each element is summed by exactly one member and then distributed: the result is
- * bitwise the same on every member, on every transport, in every run.
+ * bitwise the same on every member, on every transport, in every run. (A small operand is sent
+ * whole to all, and every member does the same sum in the same order.)
  *
  *     troupe_group_create(comm, &(struct troupe_group_options){.ranks = ranks, .count = 4,
  *                         .id = 7, .bytes_max = bytes}, &group);
- *     troupe_group_all_reduce(group, TROUPE_SUM, TROUPE_FLOAT32, x, count);
+ *     troupe_group_all_reduce(group, TROUPE_SUM, TROUPE_ELEMENT_FLOAT32, x, count);
  *
  * The waiting calls drive troupe_comm_progress until done. The posted form returns at once; its
  * `operation` belongs to the group until operation->status leaves TROUPE_AGAIN.
@@ -34,20 +35,27 @@ extern "C" {
 typedef struct troupe_group troupe_group;
 
 enum troupe_reduction { TROUPE_SUM, TROUPE_MAX };
-enum troupe_element { TROUPE_ELEMENT_FLOAT32, TROUPE_ELEMENT_FLOAT64, TROUPE_ELEMENT_INT64,
-                      TROUPE_ELEMENT_UINT64 };
+enum troupe_element {
+    TROUPE_ELEMENT_FLOAT32,
+    TROUPE_ELEMENT_FLOAT64,
+    TROUPE_ELEMENT_INT64,
+    TROUPE_ELEMENT_UINT64
+};
 
 struct troupe_group_options {
-    const int *ranks;  /* global ranks in group order; copied */
+    const int *ranks; /* global ranks in group order; copied */
     int count;
-    uint32_t id;       /* the same on all members, unique among the live groups; < 2^20 */
-    size_t bytes_max;  /* largest operand; staging is allocated for it at creation */
+    uint32_t id;      /* the same on all members, unique among the live groups; < 2^20 */
+    size_t bytes_max; /* largest all_reduce operand; staging is allocated for it at creation */
 };
 
 /* A posted collective: the caller's storage, zero before the first post. */
 struct troupe_collective {
+    /* From progress (in a group of one from the post); NULL: none. May post. */
+    void (*done)(struct troupe_collective *operation);
+    void *arg;
     troupe_status status; /* AGAIN while in flight */
-    void *state;          /* the group's */
+    uint64_t state[10];   /* the group's */
 };
 
 troupe_status troupe_group_create(troupe_comm *comm, const struct troupe_group_options *options,

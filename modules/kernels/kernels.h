@@ -109,7 +109,7 @@ struct troupe_gelu {
     struct troupe_tensor x;
     struct troupe_tensor y;
 };
-/* dx = dy * gelu'(x). dx may be dy. */
+/* dx = dy * gelu'(x). dx may be dy or x. */
 struct troupe_gelu_backward {
     struct troupe_tensor x;
     struct troupe_tensor dy;
