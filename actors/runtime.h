@@ -13,9 +13,9 @@
  * it, its engine issues tickets, and each rank runs its tickets in order (scheduler/engine.h has
  * the rules). All of that happens inside troupe_comm_progress, but for the methods themselves.
  *
- * Ownership: the endpoint is borrowed, and its control handler taken, until destroy; destroy the
- * runtime before the endpoint is closed. Threads: one thread per runtime makes all calls;
- * troupe_runtime_request_report may be called from a signal handler or any thread.
+ * Ownership: the endpoint is borrowed, its control handler and group id 2^20 - 1 are taken, until
+ * destroy; destroy the runtime before the endpoint is closed. Threads: one thread per runtime makes
+ * all calls; troupe_runtime_request_report may be called from a signal handler or any thread.
  * Failure: the first failure on a rank (a method, a contract, the transport, a stall) is what its
  * step or run returns; all other ranks are told and return too. A failed runtime stays failed.
  * Nothing allocates between start and destroy.
@@ -23,6 +23,7 @@
 #ifndef TROUPE_ACTORS_RUNTIME_H
 #define TROUPE_ACTORS_RUNTIME_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "actors/actor.h"
@@ -39,6 +40,7 @@ struct troupe_runtime_options {
     const char *order; /* order policy: a name or the path of a shared object; NULL: fifo */
     int look_ahead;    /* tickets a rank may hold unfinished; 0: 2 */
     int64_t stall_ns;  /* deadline without any progress; 0: 60 s, < 0: none */
+    bool checksum;     /* payloads carry a checksum that the receiver verifies */
 };
 
 troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runtime_options *options,
@@ -53,7 +55,7 @@ troupe_status troupe_runtime_step(troupe_runtime *runtime, int64_t step);
  * are still run. Once. */
 troupe_status troupe_runtime_run(troupe_runtime *runtime);
 void troupe_runtime_stop(troupe_runtime *runtime);
-/* Accepts NULL and half-built runtimes. */
+/* Collective, unless the job has failed. Accepts NULL and half-built runtimes. */
 void troupe_runtime_destroy(troupe_runtime *runtime);
 
 troupe_comm *troupe_runtime_comm(const troupe_runtime *runtime);
