@@ -37,6 +37,12 @@ static troupe_status load(troupe_topology *t, const char *synthetic) {
                            "\"%s\" describes no machine; \"package:2 numa:1 core:8 pu:2\" would",
                            synthetic);
     }
+    /* GPUs are counted on the PCI bus: asking their libraries costs seconds and starts drivers. */
+    static const char *const slow[] = {"opencl", "gl", "cuda", "nvml", "rsmi", "levelzero"};
+    for (size_t i = 0; i < TROUPE_COUNT_OF(slow); i++) {
+        hwloc_topology_set_components(t->machine, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST,
+                                      slow[i]);
+    }
     hwloc_topology_set_io_types_filter(t->machine, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
     if (hwloc_topology_load(t->machine) != 0) {
         return troupe_fail(TROUPE_ERROR_IO, "hwloc cannot load the topology: %s", strerror(errno));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "modules/data/sample_plan.h"
 
+#include "comm/layout.h"
 #include "comm/wire.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
@@ -24,8 +25,8 @@ struct troupe_sample_plan {
 
 struct troupe_interval troupe_interval_of(int64_t count, int parts, int part) {
     TROUPE_ASSERT(parts > 0 && part >= 0 && part < parts, "part %d of %d", part, parts);
-    return (struct troupe_interval){.begin = count * part / parts,
-                                    .end = count * (part + 1) / parts};
+    return (struct troupe_interval){.begin = troupe_split_begin(count, parts, part),
+                                    .end = troupe_split_begin(count, parts, part + 1)};
 }
 
 /* One pass of a balanced Feistel network over 2 * half bits. */

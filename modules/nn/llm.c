@@ -31,6 +31,7 @@ struct troupe_module {
     struct stack stack;
     struct head head;
     struct troupe_tensor rope; /* (sequence, D) angles */
+    bool inference;
     int slot_count;
     struct slot *slots;
 };
@@ -168,6 +169,7 @@ static troupe_status build(struct troupe_module *module,
     context_init(context, options);
     module->shard = options->shard;
     module->config = options->config->llm;
+    module->inference = options->inference;
     declare(module);
     TROUPE_TRY(parameters_prepare(context));
     TROUPE_TRY(stack_create(&module->stack));
@@ -252,6 +254,7 @@ static troupe_status forward(troupe_module *module, const struct troupe_module_t
     if (!module->shard.last_stage) {
         return tensor_copy(context, y, task->outputs[0]);
     }
+    TROUPE_ASSERT(task->logits == NULL || module->inference, "logits of a model in training");
     if (task->loss_sum != NULL) {
         TROUPE_TRY(
             head_forward(&module->head, context, &slot->head, task->language, y, task->loss_sum));

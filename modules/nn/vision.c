@@ -36,7 +36,7 @@ struct troupe_module {
     int slot_count;
     struct slot *slots;
     int64_t images_max;
-    struct troupe_image *images;
+    struct troupe_pixels *images;
 };
 
 static int layer_count(const struct troupe_model_config *config) {
@@ -224,7 +224,7 @@ static void find_images(struct troupe_module *module, const struct troupe_vision
                   (long long)batch->images, (long long)module->images_max);
     for (int64_t i = 0; i < batch->images; i++) {
         int32_t width = batch->grid_columns[i] * batch->patch;
-        module->images[i] = (struct troupe_image){
+        module->images[i] = (struct troupe_pixels){
             .pixels = batch->pixels + batch->cu_len[i] * patch_columns(&module->config),
             .stride_bytes = (int64_t)width * 3,
             .height = batch->grid_rows[i] * batch->patch,

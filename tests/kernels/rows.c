@@ -128,7 +128,7 @@ static void patches_of_several_pictures_match_the_reference(void) {
         pixels[i] = (uint8_t)troupe_random_bits(seed, 102, i);
     }
     for (int patch = 1; patch <= 7; patch += 3) {
-        const struct troupe_image images[] = {
+        const struct troupe_pixels images[] = {
             {pixels, patch * 3 * 3 + 5, patch * 2, patch * 3},
             {pixels + 7, patch * 3, patch, patch},
             {pixels + 11, 0, 0, patch},
@@ -155,7 +155,7 @@ static void a_patch_is_lines_of_pixels_of_channels(void) {
     for (int i = 0; i < 24; i++) {
         pixels[i] = (uint8_t)i;
     }
-    const struct troupe_image image = {pixels, 12, 2, 4};
+    const struct troupe_pixels image = {pixels, 12, 2, 4};
     struct troupe_patchify op = {
         .images = &image, .image_count = 1, .patch = 2, .out = {out, 2, 12, 12, TROUPE_FLOAT32}};
     EXPECT_OK(troupe_kernels_for(TROUPE_DEVICE_CPU)->patchify(NULL, &op));

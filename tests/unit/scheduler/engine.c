@@ -187,6 +187,7 @@ static void make_island(struct island *i, int firings, int credits) {
     make_pair(&i->pair, firings, credits);
     i->gangs[0] = i->pair.gangs[0];
     i->gangs[1] = i->pair.gangs[1];
+    i->all[0] = 0;
     i->all[1] = 1;
     i->all[2] = 2;
     i->gangs[2] = (struct troupe_gang){.name = "tie", .ranks = i->all, .rank_count = 3};
