@@ -316,11 +316,11 @@ static troupe_status run_reduction(troupe_runtime *runtime,
                   troupe_gang_of(runtime, ticket->method)->name,
                   troupe_method_of(runtime, ticket->method)->name);
     *reduction = (struct troupe_posted_reduction){.runtime = runtime,
-                                           .method = ticket->method,
-                                           .outstanding = 1, /* the call itself */
-                                           .running = true,
-                                           .firing = ticket->firing,
-                                           .since_ns = troupe_clock_ns()};
+                                                  .method = ticket->method,
+                                                  .outstanding = 1, /* the call itself */
+                                                  .running = true,
+                                                  .firing = ticket->firing,
+                                                  .since_ns = troupe_clock_ns()};
     TROUPE_TRY(open_firing(runtime, ticket, &firing, NULL));
     firing.internal = reduction;
     TROUPE_TRY(call_method(runtime, ticket, &firing));

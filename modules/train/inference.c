@@ -42,8 +42,7 @@ static int64_t image_tokens_max(const struct troupe_config *config) {
 static troupe_status create_module(troupe_inference *model, int index) {
     const struct troupe_config *config = &model->config;
     const struct troupe_module_class *class = troupe_module_classes()[index];
-    int64_t sample_rows =
-        index == LLM ? config->model.llm.sequence : image_tokens_max(config);
+    int64_t sample_rows = index == LLM ? config->model.llm.sequence : image_tokens_max(config);
     struct troupe_module_options options = {
         .config = &config->model,
         .shard = whole(&config->model, class),
@@ -84,9 +83,8 @@ static troupe_status open_model(troupe_inference *model, const char *checkpoint,
     troupe_config_init(&model->config);
     TROUPE_TRY(troupe_config_read(&model->config, path));
     TROUPE_TRY(troupe_config_resolve(&model->config));
-    TROUPE_TRY(troupe_device_open(TROUPE_DEVICE_CPU,
-                                  &(struct troupe_device_options){.workers = workers},
-                                  &model->device));
+    TROUPE_TRY(troupe_device_open(
+        TROUPE_DEVICE_CPU, &(struct troupe_device_options){.workers = workers}, &model->device));
     TROUPE_TRY(troupe_stream_create(model->device, &model->stream));
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         TROUPE_TRY(create_module(model, i));
@@ -153,11 +151,10 @@ static troupe_status predict(troupe_inference *model, const struct troupe_langua
                              double *loss_sum, float *logits) {
     struct troupe_tensor images =
         rows_of(model->images, language->image_tokens, model->config.model.llm.hidden);
-    return model->classes[LLM]->forward(model->modules[LLM],
-                                        &(struct troupe_module_task){.language = language,
-                                                                     .inputs = &images,
-                                                                     .loss_sum = loss_sum,
-                                                                     .logits = logits});
+    return model->classes[LLM]->forward(
+        model->modules[LLM],
+        &(struct troupe_module_task){
+            .language = language, .inputs = &images, .loss_sum = loss_sum, .logits = logits});
 }
 
 static int32_t largest(const float *logits, int count) {
@@ -239,15 +236,13 @@ static troupe_status loss_of_range(troupe_inference *model, troupe_source *sourc
                                    double *targets) {
     troupe_sample_plan *plan = NULL;
     troupe_microbatch *batch = NULL;
-    struct troupe_sample_plan_options options = {.global_batch = batch_size,
-                                                 .microbatches = 1,
-                                                 .in_order = true,
-                                                 .first_position = first};
+    struct troupe_sample_plan_options options = {
+        .global_batch = batch_size, .microbatches = 1, .in_order = true, .first_position = first};
     troupe_status status = troupe_sample_plan_create(source, &options, &plan);
     if (status == TROUPE_OK) {
         struct troupe_batch_bounds bounds = troupe_sample_plan_bounds(plan, 1);
-        status = troupe_microbatch_create(&bounds, TROUPE_SAMPLE_TEXT | TROUPE_SAMPLE_IMAGES,
-                                          &batch);
+        status =
+            troupe_microbatch_create(&bounds, TROUPE_SAMPLE_TEXT | TROUPE_SAMPLE_IMAGES, &batch);
     }
     for (int64_t step = 0; status == TROUPE_OK && step < steps; step++) {
         status = sum_loss(model, source, plan, batch, step, loss, targets);
