@@ -9,7 +9,9 @@ function(troupe_layer name)
   set_target_properties(troupe_${name} PROPERTIES EXPORT_NAME ${name})
   target_sources(troupe_${name} PUBLIC FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}"
                  FILES ${L_HEADERS})
-  target_link_libraries(troupe_${name} PUBLIC ${L_LINK} PRIVATE troupe_options ${L_PRIVATE})
+  target_link_libraries(troupe_${name} PUBLIC ${L_LINK}
+                        PRIVATE $<BUILD_INTERFACE:troupe_options> ${L_PRIVATE})
+  install(TARGETS troupe_${name} EXPORT troupeTargets FILE_SET HEADERS DESTINATION include/troupe)
   set_property(GLOBAL APPEND PROPERTY TROUPE_LAYERS troupe_${name})
 endfunction()
 
@@ -31,6 +33,12 @@ function(troupe_test name)
     add_executable(${name} ${T_SOURCES})
     target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}")
     target_link_libraries(${name} PRIVATE troupe_options ${T_LINK})
+    if(kind STREQUAL "unit") # one target builds them all, for the sanitizer runs
+      if(NOT TARGET unit_tests)
+        add_custom_target(unit_tests)
+      endif()
+      add_dependencies(unit_tests ${name})
+    endif()
   endif()
   troupe_add_test(${name} COMMAND $<TARGET_FILE:${name}> ${T_ARGS} RANKS ${T_RANKS}
                   TIMEOUT ${T_TIMEOUT} LABELS ${kind} ${T_LABELS} ENVIRONMENT ${T_ENVIRONMENT})
@@ -46,6 +54,9 @@ function(troupe_add_test name)
   set(environment OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
       OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
       OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp ${T_ENVIRONMENT})
+  if(TROUPE_SANITIZE) # hwloc's unloaded plugins look like leaks: use none
+    list(APPEND environment HWLOC_PLUGINS_PATH=/)
+  endif()
   if(T_RANKS)
     if(NOT TROUPE_HAVE_MPI)
       return()
@@ -61,6 +72,22 @@ function(troupe_add_test name)
   endif()
   set_tests_properties(${name} PROPERTIES TIMEOUT ${T_TIMEOUT} SKIP_RETURN_CODE 77
                        LABELS "${T_LABELS}" ENVIRONMENT "${environment}")
+endfunction()
+
+# How another project finds the libraries: find_package(troupe), then link troupe::runtime, ...
+function(troupe_install_package)
+  include(CMakePackageConfigHelpers)
+  set(destination lib/cmake/troupe)
+  configure_package_config_file("${PROJECT_SOURCE_DIR}/.cmake/troupeConfig.cmake.in"
+                                "${PROJECT_BINARY_DIR}/troupeConfig.cmake"
+                                INSTALL_DESTINATION ${destination})
+  write_basic_package_version_file("${PROJECT_BINARY_DIR}/troupeConfigVersion.cmake"
+                                   COMPATIBILITY SameMinorVersion)
+  install(FILES "${PROJECT_BINARY_DIR}/troupeConfig.cmake"
+                "${PROJECT_BINARY_DIR}/troupeConfigVersion.cmake"
+                "${PROJECT_SOURCE_DIR}/.cmake/TroupeDependencies.cmake"
+          DESTINATION ${destination})
+  install(EXPORT troupeTargets NAMESPACE troupe:: DESTINATION ${destination})
 endfunction()
 
 function(troupe_summary)

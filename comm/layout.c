@@ -53,7 +53,7 @@ static troupe_status check_piece(const struct troupe_layout *layout,
     }
     for (int d = layout->ragged ? 1 : 0; d < TROUPE_BOX_DIMENSIONS; d++) {
         const struct troupe_box *box = &piece->box;
-        if (box->begin[d] < 0 || box->begin[d] >= box->end[d] || box->end[d] > layout->shape[d]) {
+        if (box->begin[d] < 0 || box->begin[d] > box->end[d] || box->end[d] > layout->shape[d]) {
             return troupe_fail(TROUPE_ERROR_INVALID,
                                "rank %d is to hold %lld..%lld of dimension %d, which has extent "
                                "%lld",
@@ -165,9 +165,6 @@ static troupe_status add_rank(const struct troupe_layout_options *o, struct trou
     for (int d = o->ragged ? 1 : 0; d < TROUPE_BOX_DIMENSIONS; d++) {
         split_interval(o, layout->shape[d], rank, d, &box);
     }
-    if (troupe_box_elements(&box) == 0) {
-        return TROUPE_OK; /* an empty part */
-    }
     return troupe_layout_add(layout, rank, troupe_mesh_group_index(o->mesh, rank, o->split[0]),
                              &box);
 }
@@ -228,9 +225,7 @@ troupe_status troupe_layout_bind(const struct troupe_layout *ragged, const int64
         struct troupe_layout_piece piece = ragged->pieces[i];
         piece.box.begin[0] = offsets[piece.part];
         piece.box.end[0] = offsets[piece.part + 1];
-        troupe_status status = troupe_box_elements(&piece.box) == 0
-                                   ? TROUPE_OK
-                                   : troupe_layout_add(&layout, piece.rank, -1, &piece.box);
+        troupe_status status = troupe_layout_add(&layout, piece.rank, -1, &piece.box);
         if (status != TROUPE_OK) {
             troupe_layout_fini(&layout);
             return status;

@@ -85,7 +85,8 @@ struct troupe_layout_options {
 troupe_status troupe_layout_init(const struct troupe_layout_options *options,
                                  struct troupe_layout *out);
 void troupe_layout_fini(struct troupe_layout *layout);
-/* Adds a non-empty box (or, ragged, the rows of `part` by the box's other dimensions). */
+/* Adds a box (or, ragged, the rows of `part` by the box's other dimensions). It may be empty: the
+ * rank then holds nothing, but keeps its place in the order of ranks. */
 troupe_status troupe_layout_add(struct troupe_layout *layout, int rank, int part,
                                 const struct troupe_box *box);
 /* The layout of one microbatch: offsets holds part_count + 1 ascending row numbers, from 0.

@@ -140,47 +140,71 @@ static troupe_status add_hop(struct search *search, const struct troupe_route_ho
     return TROUPE_OK;
 }
 
-/* A search that has the box: all its elements are held by the same pieces of the source part. */
-static troupe_status choose(struct search *search, const struct troupe_box *box) {
+/* Who holds a box that no border of a source piece cuts. */
+struct holders {
+    const struct place *self; /* the destination itself, or NULL */
+    int near;                 /* on its host */
+    int all;
+};
+
+static struct holders find_holders(const struct search *search, const struct troupe_box *box) {
     const struct side *source = &search->route->source;
-    const struct place *need = search->need, *chosen = NULL;
-    int near = 0, all = 0; /* holders on the destination's host, and anywhere */
+    struct holders holders = {.self = NULL};
     struct troupe_box common;
     int end = source->part_begin[search->source_part + 1];
     for (int i = source->part_begin[search->source_part]; i < end; i++) {
         const struct place *place = source->by_part[i];
         if (troupe_box_intersect(&place->piece.box, box, &common)) {
-            chosen = place->piece.rank == need->piece.rank ? place : chosen;
-            near += place->host == need->host;
-            all++;
+            holders.self = place->piece.rank == search->need->piece.rank ? place : holders.self;
+            holders.near += place->host == search->need->host;
+            holders.all++;
         }
     }
-    if (all == 0) {
+    return holders;
+}
+
+/* The holder whose turn it is, of those on the destination's host if there are any. */
+static const struct place *take_turn(const struct search *search, const struct troupe_box *box,
+                                     const struct holders *holders) {
+    const struct side *source = &search->route->source;
+    const struct place *need = search->need;
+    struct troupe_box common;
+    int turn = holders->near > 0 ? need->host_slot % holders->near : need->slot % holders->all;
+    for (int i = source->part_begin[search->source_part];; i++) {
+        const struct place *place = source->by_part[i];
+        if (troupe_box_intersect(&place->piece.box, box, &common) &&
+            (holders->near == 0 || place->host == need->host) && turn-- == 0) {
+            return place;
+        }
+    }
+}
+
+/* Makes the hop that brings the box to the destination, if it concerns the rank. */
+static troupe_status choose(struct search *search, const struct troupe_box *box) {
+    struct holders holders = find_holders(search, box);
+    if (holders.all == 0) {
         return troupe_fail(TROUPE_ERROR_INVALID,
                            "rank %d needs elements at row %lld, column %lld that no rank of the "
                            "source holds",
-                           need->piece.rank, (long long)box->begin[0], (long long)box->begin[1]);
+                           search->need->piece.rank, (long long)box->begin[0],
+                           (long long)box->begin[1]);
     }
-    int turn = near > 0 ? need->host_slot % near : need->slot % all;
-    for (int i = source->part_begin[search->source_part]; chosen == NULL && i < end; i++) {
-        const struct place *place = source->by_part[i];
-        if (troupe_box_intersect(&place->piece.box, box, &common) &&
-            (near == 0 || place->host == need->host) && turn-- == 0) {
-            chosen = place;
-        }
-    }
-    int from = chosen->piece.rank, to = need->piece.rank;
+    const struct place *chosen =
+        holders.self != NULL ? holders.self : take_turn(search, box, &holders);
+    int from = chosen->piece.rank, to = search->need->piece.rank;
     if (search->rank != from && search->rank != to) {
         return TROUPE_OK;
     }
-    return add_hop(search, &(struct troupe_route_hop){
-                               .kind = from == to             ? HOP_KEEP
-                                       : search->rank == from ? HOP_SEND
-                                                              : HOP_RECEIVE,
-                               .peer = search->rank == from ? to : from,
-                               .source_part = source->layout.ragged ? search->source_part : -1,
-                               .destination_part = need->piece.part,
-                               .box = *box});
+    struct troupe_route_hop hop = {.kind = HOP_RECEIVE,
+                                   .peer = from,
+                                   .source_part = chosen->piece.part,
+                                   .destination_part = search->need->piece.part,
+                                   .box = *box};
+    if (search->rank == from) {
+        hop.kind = from == to ? HOP_KEEP : HOP_SEND;
+        hop.peer = to;
+    }
+    return add_hop(search, &hop);
 }
 
 /* Where a border of a source piece cuts the box: the dimension, or -1 if none does. */
@@ -205,6 +229,9 @@ static int find_cut(const struct search *search, const struct troupe_box *box, i
 
 static troupe_status cover(struct search *search, const struct troupe_box *box) {
     int64_t at = 0;
+    if (troupe_box_elements(box) == 0) {
+        return TROUPE_OK;
+    }
     int dimension = find_cut(search, box, &at);
     if (dimension < 0) {
         return choose(search, box);

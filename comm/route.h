@@ -13,8 +13,9 @@
  *     for (int i = 0; i < binding->send_count; i++) { post(&binding->sends[i]); }
  *
  * Which replica sends: the destination itself, else a holder on its host, else any holder; among
- * several, the n-th destination takes the n-th, cyclically. The choice does not depend on the
- * microbatch. Backward is route(destination -> source): one replica of a gradient is used.
+ * several, in the order of the source layout, the n-th destination takes the n-th, cyclically. The
+ * choice does not depend on the microbatch. Backward is route(destination -> source): one replica
+ * of a gradient is used.
  *
  * Ownership: the route copies what it needs of the layouts. A binding belongs to its creator, and
  * its messages and boxes stay valid until the next bind; it must not outlive its route.

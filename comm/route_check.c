@@ -132,6 +132,8 @@ troupe_status troupe_route_check_bindings(const struct troupe_layout *source,
     int sends = 0, receives = 0;
     for (int i = 0; i < count; i++) {
         TROUPE_TRY(check_arrivals(source, destination, bindings[i]));
+    }
+    for (int i = 0; i < count; i++) {
         TROUPE_TRY(check_sends(source, bindings, count, bindings[i]));
         sends += bindings[i]->send_count;
         receives += bindings[i]->receive_count;

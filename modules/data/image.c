@@ -39,8 +39,14 @@ void troupe_image_fini(struct troupe_image *image) {
     *image = (struct troupe_image){0};
 }
 
+/* libpng stops when it has all pixels; a file that ends there has lost its end all the same. */
+static const uint8_t png_end[] = {0, 0, 0, 0, 'I', 'E', 'N', 'D', 0xae, 0x42, 0x60, 0x82};
+
 static troupe_status decode_png(const uint8_t *bytes, size_t count, const char *name,
                                 struct troupe_image *out) {
+    if (memmem(bytes, count, png_end, sizeof png_end) == NULL) {
+        return undecodable(name, "PNG", "it has no end mark");
+    }
     png_image png = {.version = PNG_IMAGE_VERSION};
     if (!png_image_begin_read_from_memory(&png, bytes, count)) {
         return undecodable(name, "PNG", png.message);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "modules/data/sample_plan.h"
 
+#include "comm/layout.h"
+#include "comm/wire.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
 #include "runtime/random.h"
@@ -23,8 +25,8 @@ struct troupe_sample_plan {
 
 struct troupe_interval troupe_interval_of(int64_t count, int parts, int part) {
     TROUPE_ASSERT(parts > 0 && part >= 0 && part < parts, "part %d of %d", part, parts);
-    return (struct troupe_interval){.begin = count * part / parts,
-                                    .end = count * (part + 1) / parts};
+    return (struct troupe_interval){.begin = troupe_split_begin(count, parts, part),
+                                    .end = troupe_split_begin(count, parts, part + 1)};
 }
 
 /* One pass of a balanced Feistel network over 2 * half bits. */
@@ -201,21 +203,12 @@ int64_t troupe_sample_plan_step_targets(const troupe_sample_plan *plan) {
     return plan->targets[plan->options.global_batch];
 }
 
-/* FNV-1a over the eight bytes of a number. */
-static uint64_t hash_number(uint64_t hash, uint64_t number) {
-    for (int byte = 0; byte < 8; byte++) {
-        hash = (hash ^ (number >> 8 * byte & 0xff)) * UINT64_C(0x100000001b3);
-    }
-    return hash;
-}
-
 uint64_t troupe_sample_plan_hash(const troupe_sample_plan *plan, int microbatch) {
     struct troupe_interval all = troupe_sample_plan_interval(plan, microbatch, 0, 1);
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    uint64_t hash = TROUPE_SAMPLE_SET_EMPTY;
     for (int64_t i = all.begin; i < all.end; i++) {
-        hash = hash_number(hash, (uint64_t)plan->ids[i]);
-        hash = hash_number(hash, (uint64_t)(plan->image_tokens[i + 1] - plan->image_tokens[i]));
-        hash = hash_number(hash, (uint64_t)(plan->rows[i + 1] - plan->rows[i]));
+        int64_t image_tokens = plan->image_tokens[i + 1] - plan->image_tokens[i];
+        hash = troupe_sample_set_add(hash, (uint64_t)plan->ids[i], (uint64_t)image_tokens);
     }
     return hash;
 }

@@ -96,8 +96,8 @@ void troupe_sample_plan_row_offsets(const troupe_sample_plan *plan, int microbat
 /* Target tokens of the whole step: the global normaliser of the loss. */
 int64_t troupe_sample_plan_step_targets(const troupe_sample_plan *plan);
 
-/* The sample-set hash of microbatch k: 64 bits over its ordered (sample, image tokens, fused rows)
- * triples. */
+/* The sample-set hash of microbatch k: 64 bits over its ordered (sample, image tokens) pairs, as
+ * every message of the microbatch carries it (comm/wire.h). */
 uint64_t troupe_sample_plan_hash(const troupe_sample_plan *plan, int microbatch);
 
 /* The most that one shard of `shards` can hold of any microbatch of any step. */

@@ -25,6 +25,17 @@ troupe_status troupe_sample_shape_check(const struct troupe_sample_shape *shape)
     return TROUPE_OK;
 }
 
+static void raise_to(int64_t *most, int64_t value) {
+    *most = value > *most ? value : *most;
+}
+
+void troupe_sample_bounds_include(struct troupe_sample_bounds *bounds,
+                                  const struct troupe_sample_info *info) {
+    raise_to(&bounds->rows, troupe_sample_rows(info));
+    raise_to(&bounds->images, info->images);
+    raise_to(&bounds->image_tokens, info->image_tokens);
+}
+
 static void check_sample(const troupe_source *source, int64_t sample) {
     TROUPE_ASSERT(sample >= 0 && sample < source->samples, "sample %lld of %lld", (long long)sample,
                   (long long)source->samples);

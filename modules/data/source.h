@@ -74,6 +74,10 @@ struct troupe_sample_bounds {
     int64_t image_tokens;
 };
 
+/* Makes the bounds hold this sample too. */
+void troupe_sample_bounds_include(struct troupe_sample_bounds *bounds,
+                                  const struct troupe_sample_info *info);
+
 typedef struct troupe_source troupe_source;
 
 struct troupe_source_table {

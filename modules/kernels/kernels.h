@@ -109,7 +109,7 @@ struct troupe_gelu {
     struct troupe_tensor x;
     struct troupe_tensor y;
 };
-/* dx = dy * gelu'(x). dx may be dy. */
+/* dx = dy * gelu'(x). dx may be dy or x. */
 struct troupe_gelu_backward {
     struct troupe_tensor x;
     struct troupe_tensor dy;
@@ -241,7 +241,7 @@ struct troupe_fill {
 };
 
 /* One decoded picture: height x width x 3 bytes, RGB. */
-struct troupe_image {
+struct troupe_pixels {
     const uint8_t *pixels;
     int64_t stride_bytes; /* from one line to the next, >= 3 * width */
     int32_t height;
@@ -251,7 +251,7 @@ struct troupe_image {
  * Column (y * patch + x) * 3 + channel holds (value / 255 - mean[channel]) / deviation[channel].
  * Height and width are multiples of patch; out: (sum of patches, patch * patch * 3). */
 struct troupe_patchify {
-    const struct troupe_image *images;
+    const struct troupe_pixels *images;
     int64_t image_count;
     int patch;
     float mean[3];

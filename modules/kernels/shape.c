@@ -221,7 +221,7 @@ float troupe_attention_scale(const struct troupe_attention *op) {
     return op->scale != 0.0f ? op->scale : (float)(1.0 / sqrt(op->head_dim));
 }
 
-int64_t troupe_image_patches(const struct troupe_image *image, int patch) {
+int64_t troupe_image_patches(const struct troupe_pixels *image, int patch) {
     TROUPE_ASSERT(patch > 0 && image->height % patch == 0 && image->width % patch == 0,
                   "an image of %d x %d is not whole patches of %d", image->height, image->width,
                   patch);

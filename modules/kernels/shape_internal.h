@@ -55,9 +55,8 @@ troupe_status troupe_shape_single(const struct troupe_tensor *x);
 
 /* The op's scale, with its default. */
 float troupe_attention_scale(const struct troupe_attention *op);
-/* Row `row` of the picture's `patch_row`-th line of patches and so on are left to the caller;
- * this is only how many patches the picture has. */
-int64_t troupe_image_patches(const struct troupe_image *image, int patch);
+/* How many patches the picture has; aborts if they are not whole. */
+int64_t troupe_image_patches(const struct troupe_pixels *image, int patch);
 
 /* The tables that exist. */
 extern const struct troupe_kernels troupe_kernels_cpu_table;

@@ -35,9 +35,9 @@ struct troupe_llm_config {
     int heads;
     int kv_heads; /* 0: heads */
     int ffn;
-    int sequence;   /* longest fused sequence of a sample in tokens */
-    int vocabulary; /* 0: the byte tokenizer's */
-    bool untied;    /* a head of its own instead of the token embedding's transpose */
+    int sequence;      /* longest fused sequence of a sample in tokens */
+    int vocabulary;    /* 0: the byte tokenizer's */
+    bool untied;       /* a head of its own instead of the token embedding's transpose */
     double rope_theta; /* 0: 10000 */
     double norm_eps;   /* 0: 1e-5 */
 };

@@ -12,8 +12,9 @@
  * table (see modules/nn/vision.c).
  *
  * Shapes: a boundary tensor is (rows, hidden) float32 on the actor's device; a row is one token of
- * one sample, rows are ragged and nothing is padded. Inputs and outputs belong to the caller and
- * are valid during the call only. Rows may be 0.
+ * one sample, rows are ragged and nothing is padded. Inputs and outputs belong to the caller, are
+ * contiguous (stride == columns) and valid during the call only. Rows may be 0. The batch views
+ * (without the pixels) stay the same and valid from forward to backward_weight.
  * Threads: the rank's executor. Ownership: create/destroy by the caller.
  * Failure: create: ERROR_INVALID with the config key, ERROR_MEMORY. Methods: the device's or the
  * group's failure. Methods do not allocate.
@@ -51,13 +52,17 @@ struct troupe_parameter_spec {
     bool decay;        /* weight decay applies: matrices, not norms, biases */
 };
 
-/* This shard's box of a parameter, contiguous row-major (extent[0], extent[1], ...). */
+/* This shard's box of a parameter, contiguous row-major (extent[0], extent[1], ...). A module's
+ * boxes lie back to back in list order, values in one block and gradients in another, so that a
+ * reduction may take neighbours, or all, in one go. Dimension tp_dimension is split near-evenly,
+ * as a layout does (troupe_split_begin). */
 struct troupe_parameter {
     struct troupe_parameter_spec spec;
     int64_t begin[TROUPE_DIMENSIONS_MAX];
     int64_t extent[TROUPE_DIMENSIONS_MAX];
     float *value;    /* device; belongs to the module */
-    float *gradient; /* device; sums over the microbatches of a step; zeroed by the caller */
+    float *gradient; /* device; sums over the microbatches of a step; zeroed by the caller with
+                        troupe_gradients_zero; NULL with options.inference */
     /* A tied parameter lives on the first and on the last stage; the second copy counts for
      * nothing in norms and files, and its gradient is summed with the first one's. */
     bool tied_copy;
@@ -76,11 +81,11 @@ struct troupe_shard {
 struct troupe_module_options {
     const struct troupe_model_config *config; /* borrowed for the module's life */
     struct troupe_shard shard;
-    int slots;          /* activation slots: microbatches between forward and backward_weight */
-    int64_t rows_max;   /* of one microbatch on this shard, this module's own rows */
+    int slots;        /* activation slots: microbatches between forward and backward_weight */
+    int64_t rows_max; /* of one microbatch on this shard, this module's own rows */
     int64_t samples_max;
     int64_t images_max;
-    bool inference;     /* forward only: no gradients, no backward buffers */
+    bool inference; /* forward only: no gradients, no backward buffers */
     troupe_stream *stream;
     const struct troupe_kernels *kernels;
     troupe_group *tp; /* NULL when tp_count is 1 */
@@ -89,13 +94,14 @@ struct troupe_module_options {
 /* One firing. The class uses the batch that its kind of module needs. */
 struct troupe_module_task {
     int slot;
-    const struct troupe_vision_batch *vision;     /* of this shard's interval of the microbatch */
+    const struct troupe_vision_batch *vision; /* of this shard's interval of the microbatch */
     const struct troupe_language_batch *language;
     const struct troupe_tensor *inputs;           /* forward: class order of ports */
     const struct troupe_tensor *outputs;          /* forward: to be written in full */
     const struct troupe_tensor *output_gradients; /* backward_input */
     const struct troupe_tensor *input_gradients;  /* backward_input: to be written in full */
-    double *loss_sum; /* last stage of a language model, forward: sum of -log p over the targets */
+    double *loss_sum; /* last stage of a language model, forward: sum of -log p over the targets of
+                         this batch; NULL only with options.inference */
     float *logits;    /* inference, last stage: (samples, vocabulary shard) of the last row of each
                          sample, or NULL */
 };
@@ -130,6 +136,15 @@ struct troupe_module_class {
 
 /* NULL-terminated list of the classes built in, in graph order: vision, projector, llm. */
 const struct troupe_module_class *const *troupe_module_classes(void);
+
+/* Elements of this shard's box. */
+int64_t troupe_parameter_elements(const struct troupe_parameter *parameter);
+
+/* The largest operand of a module's TP collectives in bytes, for the group's options. */
+size_t troupe_module_group_bytes(const struct troupe_model_config *config, int64_t rows_max);
+
+troupe_status troupe_gradients_zero(troupe_stream *stream, struct troupe_parameter *parameters,
+                                    int count);
 
 /* Fills values with the initial weights: computed in float64 from (seed, name, global element),
  * then rounded; the same in every layout. Host memory. */

@@ -16,7 +16,12 @@
 #include "modules/kernels/cpu/math_internal.h"
 #include "modules/kernels/cpu/parallel_internal.h"
 
-enum { QUERY_TILE = 64, KEY_TILE = 256 };
+enum {
+    QUERY_TILE = 64,
+    KEY_TILE = 256,
+    LANE = 16,                     /* float32 in a vector register */
+    TILE_STRIDE = KEY_TILE + LANE, /* not a power of two: rows would share cache sets */
+};
 
 /* A matrix in memory: rows at data + r * stride. */
 struct matrix {
@@ -71,8 +76,8 @@ static struct matrix head_rows(const struct troupe_tensor *t, int64_t row, int h
 
 /* A transposed tile of keys or values, and whose it is. */
 struct transposed {
-    float data[TROUPE_HEAD_DIM_MAX * KEY_TILE]; /* (D, KEY_TILE) */
-    int64_t key;                                /* first row; -1 holds nothing yet */
+    float data[TROUPE_HEAD_DIM_MAX * TILE_STRIDE]; /* (D, KEY_TILE) */
+    int64_t key;                                   /* first row; -1 holds nothing yet */
 };
 
 static struct matrix transpose(struct transposed *to, struct matrix from, const struct tile *t) {
@@ -81,12 +86,12 @@ static struct matrix transpose(struct transposed *to, struct matrix from, const 
         for (int64_t j = 0; j < keys; j++) {
             const float *row = from.data + j * from.stride;
             for (int64_t d = 0; d < t->op->head_dim; d++) {
-                to->data[d * KEY_TILE + j] = row[d];
+                to->data[d * TILE_STRIDE + j] = row[d];
             }
         }
         to->key = t->key;
     }
-    return (struct matrix){to->data, KEY_TILE};
+    return (struct matrix){to->data, TILE_STRIDE};
 }
 
 /* scores = scale * q k^T. (rows, keys) */
@@ -116,24 +121,36 @@ static struct grid parts(const struct troupe_attention *op) {
     return (struct grid){op->segments, op->kv_heads, 1, 1};
 }
 
-static float row_largest(const float *x, int64_t count) {
+/* Rows of a scratch are computed in whole vectors: `padded` counts reach into the tile's spare
+ * columns, so a causal row of any length has no scalar remainder. */
+static int64_t padded(int64_t count) {
+    return (count + LANE - 1) / LANE * LANE;
+}
+
+/* Makes the columns [visible, padded(visible)) weigh nothing; returns the largest of the row. */
+static float row_largest(float *x, int64_t visible) {
     float largest = -FLT_MAX;
+    int64_t vectors = padded(visible) / LANE;
+    for (int64_t i = visible; i < vectors * LANE; i++) {
+        x[i] = -FLT_MAX;
+    }
 #pragma omp simd reduction(max : largest)
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < vectors * LANE; i++) {
         largest = x[i] > largest ? x[i] : largest;
     }
     return largest;
 }
 
-/* x = exp(x - shift) for the first `count`, 0 up to `total`; returns the sum. */
-static float row_exp(float *x, float shift, int64_t count, int64_t total) {
+/* x = exp(x - shift) for the visible columns, 0 up to `total`; returns the sum. */
+static float row_exp(float *x, float shift, int64_t visible, int64_t total) {
     float sum = 0;
+    int64_t vectors = padded(visible) / LANE;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; i++) {
-        x[i] = vector_exp(x[i] - shift);
+    for (int64_t i = 0; i < vectors * LANE; i++) {
+        x[i] = vector_exp(x[i] - shift); /* at most 1e-37 where the row ends */
         sum += x[i];
     }
-    memset(x + count, 0, (size_t)(total - count) * sizeof(*x));
+    memset(x + visible, 0, (size_t)(total - visible) * sizeof(*x));
     return sum;
 }
 
@@ -145,7 +162,7 @@ static void row_scale(float *x, float factor, int64_t count) {
 }
 
 struct forward_scratch {
-    float scores[QUERY_TILE * KEY_TILE];
+    float scores[QUERY_TILE * TILE_STRIDE];
     struct transposed keys;
     float largest[QUERY_TILE]; /* per row, over the key tiles so far */
     float sum[QUERY_TILE];
@@ -154,7 +171,7 @@ struct forward_scratch {
 /* Scores become exp(score - largest so far); what o and sum hold is scaled to the new largest. */
 static void tile_softmax(const struct tile *t, struct forward_scratch *scratch, struct matrix o) {
     for (int64_t i = 0; i < tile_rows(t); i++) {
-        float *scores = scratch->scores + i * KEY_TILE;
+        float *scores = scratch->scores + i * TILE_STRIDE;
         int64_t visible = visible_keys(t, t->row + i);
         float before = scratch->largest[i], largest = row_largest(scores, visible);
         largest = largest > before ? largest : before;
@@ -179,7 +196,7 @@ static void finish_rows(const struct tile *t, const struct forward_scratch *scra
 /* All keys for one tile of rows of one head. */
 static void forward_rows(const struct part *part, struct tile *t, struct forward_scratch *scratch) {
     int dim = t->op->head_dim;
-    struct matrix scores = {scratch->scores, KEY_TILE};
+    struct matrix scores = {scratch->scores, TILE_STRIDE};
     struct matrix o = head_rows(&t->op->o, t->row, t->head, dim);
     int64_t keys_end = t->op->causal ? t->row_end : part->end;
     for (int64_t i = 0; i < tile_rows(t); i++) {
@@ -212,8 +229,8 @@ static void attention_part(const void *arg, const struct block *b) {
 }
 
 struct backward_scratch {
-    float p[QUERY_TILE * KEY_TILE];
-    float ds[QUERY_TILE * KEY_TILE];
+    float p[QUERY_TILE * TILE_STRIDE];
+    float ds[QUERY_TILE * TILE_STRIDE];
     struct transposed keys;
     struct transposed values;
 };
@@ -226,16 +243,20 @@ static void tile_score_gradient(const struct tile *t, const struct troupe_attent
     struct matrix o = head_rows(&t->op->o, t->row, t->head, dim);
     struct matrix d_o = head_rows(&op->d_o, t->row, t->head, dim);
     for (int64_t i = 0; i < tile_rows(t); i++) {
-        float *p = scratch->p + i * KEY_TILE, *ds = scratch->ds + i * KEY_TILE, inner = 0;
+        float *p = scratch->p + i * TILE_STRIDE, *ds = scratch->ds + i * TILE_STRIDE, inner = 0;
         const float *o_row = o.data + i * o.stride, *d_o_row = d_o.data + i * d_o.stride;
         float lse = row_of(&t->op->lse, t->row + i)[t->head];
         int64_t visible = visible_keys(t, t->row + i), hidden = tile_keys(t) - visible;
+        int64_t vectors = padded(visible) / LANE;
 #pragma omp simd reduction(+ : inner)
         for (int d = 0; d < dim; d++) {
             inner += o_row[d] * d_o_row[d];
         }
+        for (int64_t j = visible; j < vectors * LANE; j++) {
+            p[j] = ds[j] = 0.0f; /* the scratch may hold anything there */
+        }
 #pragma omp simd
-        for (int64_t j = 0; j < visible; j++) {
+        for (int64_t j = 0; j < vectors * LANE; j++) {
             p[j] = vector_exp(p[j] - lse);
             ds[j] = scale * p[j] * (ds[j] - inner);
         }
@@ -249,7 +270,7 @@ static void backward_tile(const struct part *part, const struct tile *t,
                           struct backward_scratch *scratch) {
     int dim = t->op->head_dim, kv = part->kv_head;
     int64_t rows = tile_rows(t), keys = tile_keys(t);
-    struct matrix p = {scratch->p, KEY_TILE}, ds = {scratch->ds, KEY_TILE};
+    struct matrix p = {scratch->p, TILE_STRIDE}, ds = {scratch->ds, TILE_STRIDE};
     struct matrix d_o = head_rows(&op->d_o, t->row, t->head, dim);
     struct matrix q = head_rows(&t->op->q, t->row, t->head, dim);
     struct matrix values = transpose(&scratch->values, head_rows(&t->op->v, t->key, kv, dim), t);

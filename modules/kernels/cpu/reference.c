@@ -508,7 +508,7 @@ static troupe_status fill(troupe_stream *stream, const struct troupe_fill *op) {
 }
 
 /* One patch of one picture into one row. */
-static void patchify_row(const struct troupe_patchify *op, const struct troupe_image *image,
+static void patchify_row(const struct troupe_patchify *op, const struct troupe_pixels *image,
                          int64_t index, float *out) {
     int64_t across = image->width / op->patch;
     int64_t top = index / across * op->patch, left = index % across * op->patch;

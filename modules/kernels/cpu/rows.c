@@ -95,7 +95,7 @@ static void patch_line(const struct patch_job *job, const uint8_t *bytes, float 
     }
 }
 
-static void patchify_image(const struct patch_job *job, const struct troupe_image *image,
+static void patchify_image(const struct patch_job *job, const struct troupe_pixels *image,
                            int64_t first_row) {
     int64_t patch = job->op->patch, across = image->width / patch;
     for (int64_t y = 0; y < image->height; y++) {

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "modules/nn/module.h"
+
+#include "modules/nn/classes_internal.h"
+#include "runtime/random.h"
+
+static const struct troupe_module_class *const classes[] = {
+    &troupe_vision_class, &troupe_projector_class, &troupe_llm_class, NULL};
+
+const struct troupe_module_class *const *troupe_module_classes(void) {
+    return classes;
+}
+
+int64_t troupe_parameter_elements(const struct troupe_parameter *parameter) {
+    int64_t elements = 1;
+    for (int d = 0; d < parameter->spec.dimensions; d++) {
+        elements *= parameter->extent[d];
+    }
+    return elements;
+}
+
+/* The row-major index in the full parameter of element `local` of this shard's box. */
+static int64_t global_element(const struct troupe_parameter *parameter, int64_t local) {
+    int64_t global = 0;
+    int64_t stride = 1;
+    for (int d = parameter->spec.dimensions - 1; d >= 0; d--) {
+        global += (parameter->begin[d] + local % parameter->extent[d]) * stride;
+        local /= parameter->extent[d];
+        stride *= parameter->spec.shape[d];
+    }
+    return global;
+}
+
+static void init_one(struct troupe_parameter *parameter, uint64_t seed) {
+    const struct troupe_parameter_spec *spec = &parameter->spec;
+    uint64_t stream = troupe_random_stream(spec->name);
+    int64_t elements = troupe_parameter_elements(parameter);
+    for (int64_t i = 0; i < elements; i++) {
+        double value = spec->init == TROUPE_INIT_ONE ? 1 : 0;
+        if (spec->init == TROUPE_INIT_NORMAL) {
+            uint64_t counter = (uint64_t)global_element(parameter, i);
+            value = spec->init_scale * troupe_random_normal(seed, stream, counter);
+        }
+        parameter->value[i] = (float)value;
+    }
+}
+
+void troupe_parameters_init(struct troupe_parameter *parameters, int count, uint64_t seed) {
+    for (int i = 0; i < count; i++) {
+        init_one(&parameters[i], seed);
+    }
+}
+
+troupe_status troupe_gradients_zero(troupe_stream *stream, struct troupe_parameter *parameters,
+                                    int count) {
+    for (int i = 0; i < count; i++) {
+        size_t bytes = (size_t)troupe_parameter_elements(&parameters[i]) * sizeof(float);
+        TROUPE_TRY(troupe_stream_fill_zero(stream, parameters[i].gradient, bytes));
+    }
+    return TROUPE_OK;
+}
+
+size_t troupe_module_group_bytes(const struct troupe_model_config *config, int64_t rows_max) {
+    int widest =
+        config->vision.hidden > config->llm.hidden ? config->vision.hidden : config->llm.hidden;
+    int64_t columns = widest < 2 ? 2 : widest; /* sums and target logits travel together */
+    return (size_t)(rows_max * columns) * sizeof(float);
+}

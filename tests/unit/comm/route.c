@@ -1,0 +1,1104 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Routes against brute force: every element of random layouts, by the rule as route.h words it.
+ * Ragged routes against compiled explicit ones, and by moving exact integers.
+ */
+#include "comm/route.h"
+
+#include "runtime/check.h"
+#include "runtime/memory.h"
+#include "tests/test.h"
+
+enum { RANKS_MAX = 24, ROWS_MAX = 64, COLUMNS_MAX = 12, PAIRS = 2500, PARTS_MAX = 24 };
+
+/* ---- chance ---- */
+
+static uint64_t chance_state;
+
+/* splitmix64 (Steele, Lea, Flood, 2014); uniform in [low, high]. */
+static int chance(int low, int high) {
+    uint64_t z = chance_state += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return low + (int)((z ^ (z >> 31)) % (uint64_t)(high - low + 1));
+}
+
+static double now_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* ---- a ragged pair of layouts ---- */
+
+struct pair {
+    struct troupe_mesh mesh[2]; /* source, destination */
+    struct troupe_layout ragged[2];
+    struct troupe_layout bound[2];
+    int64_t offsets[2][PARTS_MAX + 1];
+    int hosts[RANKS_MAX];
+    int64_t rows, columns;
+    bool unwanted; /* the destination leaves elements out */
+    troupe_route *route;
+    int count; /* of bindings: the ranks of both */
+    struct troupe_route_binding *bindings[RANKS_MAX];
+};
+
+static void init_mesh(struct troupe_mesh *mesh, const int *ranks, int tp, int dp, int pp) {
+    EXPECT_OK(troupe_mesh_init(
+        &(struct troupe_mesh_options){
+            .ranks = ranks, .rank_count = tp * dp * pp, .tp = tp, .dp = dp, .pp = pp},
+        mesh));
+}
+
+/* The ragged layout of one side's mesh. */
+static void init_side(struct pair *p, int s, struct troupe_axes rows, struct troupe_axes columns,
+                      const int64_t *column_offsets) {
+    EXPECT_OK(troupe_layout_init(
+        &(struct troupe_layout_options){.mesh = &p->mesh[s],
+                                        .stage = s == 0 ? p->mesh[s].size[TROUPE_PP] - 1 : 0,
+                                        .shape = {0, p->columns},
+                                        .split = {rows, columns},
+                                        .offsets = {NULL, column_offsets},
+                                        .ragged = true},
+        &p->ragged[s]));
+}
+
+static void compile_pair(struct pair *p) {
+    EXPECT_OK(troupe_route_compile(&(struct troupe_route_options){.source = &p->ragged[0],
+                                                                  .destination = &p->ragged[1],
+                                                                  .host_of_rank = p->hosts,
+                                                                  .element_bytes = 4},
+                                   &p->route));
+    p->count = troupe_route_rank_count(p->route);
+    for (int i = 0; i < p->count; i++) {
+        EXPECT_OK(
+            troupe_route_binding_create(p->route, troupe_route_rank(p->route, i), &p->bindings[i]));
+    }
+}
+
+/* Rows over dp, copies on tp, on both sides. */
+static void compile_boundary(struct pair *p) {
+    for (int s = 0; s < 2; s++) {
+        init_side(p, s, TROUPE_AXES(TROUPE_DP), (struct troupe_axes){0}, NULL);
+    }
+    compile_pair(p);
+}
+
+static void bind_pair(struct pair *p) {
+    troupe_memory_set_steady(true); /* an allocation would abort */
+    for (int i = 0; i < p->count; i++) {
+        EXPECT_OK(troupe_route_bind(p->bindings[i], p->offsets[0], p->offsets[1]));
+    }
+    troupe_memory_set_steady(false);
+    for (int s = 0; s < 2; s++) {
+        EXPECT_OK(troupe_layout_bind(&p->ragged[s], p->offsets[s], &p->bound[s]));
+    }
+}
+
+static void fini_pair(struct pair *p) {
+    for (int i = 0; i < p->count; i++) {
+        troupe_route_binding_destroy(p->bindings[i]);
+    }
+    troupe_route_destroy(p->route);
+    for (int s = 0; s < 2; s++) {
+        troupe_layout_fini(&p->ragged[s]);
+        troupe_layout_fini(&p->bound[s]);
+        troupe_mesh_fini(&p->mesh[s]);
+    }
+}
+
+static void even_offsets(int64_t rows, int parts, int64_t *offsets) {
+    for (int i = 0; i <= parts; i++) {
+        offsets[i] = troupe_split_begin(rows, parts, i);
+    }
+}
+
+/* Ascending from 0 to total; about a quarter of the parts are empty. */
+static void random_offsets(int64_t total, int parts, int64_t *offsets) {
+    offsets[0] = 0;
+    offsets[parts] = total;
+    for (int i = 1; i < parts; i++) {
+        int step = chance(0, 3) == 0 ? 0 : chance(0, (int)(2 * total / parts) + 1);
+        offsets[i] = offsets[i - 1] + step < total ? offsets[i - 1] + step : total;
+    }
+}
+
+static const struct troupe_route_binding *binding_of(const struct pair *p, int rank) {
+    for (int i = 0; i < p->count; i++) {
+        if (p->bindings[i]->rank == rank) {
+            return p->bindings[i];
+        }
+    }
+    TEST_FAIL("rank %d has no binding", rank);
+}
+
+static struct troupe_route_bytes bytes_of(const struct pair *p, int rank) {
+    return troupe_route_binding_bytes(binding_of(p, rank));
+}
+
+/* ---- brute force ---- */
+
+static bool inside(const struct troupe_box *box, int64_t row, int64_t column) {
+    return row >= box->begin[0] && row < box->end[0] && column >= box->begin[1] &&
+           column < box->end[1];
+}
+
+static bool holds(const struct troupe_layout *layout, int rank, int64_t row, int64_t column) {
+    for (int i = 0; i < layout->piece_count; i++) {
+        if (layout->pieces[i].rank == rank && inside(&layout->pieces[i].box, row, column)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The distinct ranks of a layout, in its order. */
+static int ranks_of(const struct troupe_layout *layout, int *ranks) {
+    int count = 0;
+    for (int i = 0; i < layout->piece_count; i++) {
+        bool known = false;
+        for (int j = 0; j < count; j++) {
+            known = known || ranks[j] == layout->pieces[i].rank;
+        }
+        if (!known) {
+            ranks[count++] = layout->pieces[i].rank;
+        }
+    }
+    return count;
+}
+
+/* Index of `to` among the ranks, counting only those on `host` unless it is -1. */
+static int turn_of(const int *ranks, int to, const int *hosts, int host) {
+    int turn = 0;
+    for (int i = 0; ranks[i] != to; i++) {
+        turn += host < 0 || hosts[ranks[i]] == host;
+    }
+    return turn;
+}
+
+/* The rule of route.h for one element that `to` needs. A rank without rows in this microbatch
+ * still has its turn. */
+static int rule_source(const struct pair *p, int to, int64_t row, int64_t column) {
+    int to_ranks[RANKS_MAX], holders[RANKS_MAX], near[RANKS_MAX], count = 0, near_count = 0;
+    ranks_of(&p->bound[1], to_ranks);
+    for (int i = 0; i < p->bound[0].piece_count; i++) {
+        int from = p->bound[0].pieces[i].rank;
+        if (!inside(&p->bound[0].pieces[i].box, row, column)) {
+            continue;
+        }
+        if (from == to) {
+            return to;
+        }
+        holders[count++] = from;
+        if (p->hosts[from] == p->hosts[to]) {
+            near[near_count++] = from;
+        }
+    }
+    if (near_count > 0) {
+        return near[turn_of(to_ranks, to, p->hosts, p->hosts[to]) % near_count];
+    }
+    return holders[turn_of(to_ranks, to, p->hosts, -1) % count];
+}
+
+/* Writes the peer of each element of the message into a rows x columns map of -1. */
+static void paint(const struct troupe_route_message *m, int (*map)[COLUMNS_MAX]) {
+    for (int i = 0; i < m->box_count; i++) {
+        for (int64_t r = m->boxes[i].begin[0]; r < m->boxes[i].end[0]; r++) {
+            for (int64_t c = m->boxes[i].begin[1]; c < m->boxes[i].end[1]; c++) {
+                EXPECT_EQ(map[r][c], -1);
+                map[r][c] = m->peer;
+            }
+        }
+    }
+}
+
+static void expect_rule(const struct pair *p) {
+    static int map[ROWS_MAX][COLUMNS_MAX];
+    for (int i = 0; i < p->count; i++) {
+        const struct troupe_route_binding *b = p->bindings[i];
+        memset(map, -1, sizeof map);
+        paint(&b->kept, map);
+        for (int m = 0; m < b->receive_count; m++) {
+            paint(&b->receives[m], map);
+        }
+        for (int64_t r = 0; r < p->rows; r++) {
+            for (int64_t c = 0; c < p->columns; c++) {
+                bool need = holds(&p->bound[1], b->rank, r, c);
+                EXPECT_EQ(map[r][c], need ? rule_source(p, b->rank, r, c) : -1);
+            }
+        }
+    }
+}
+
+/* ---- values ---- */
+
+/* Per rank the whole tensor, of which only what the rank holds is looked at. */
+typedef int32_t tensor[ROWS_MAX][COLUMNS_MAX];
+
+static struct troupe_route_view view_of(const struct pair *p, tensor *x) {
+    return (struct troupe_route_view){.data = x,
+                                      .row_bytes = sizeof(int32_t) * COLUMNS_MAX,
+                                      .element_bytes = sizeof(int32_t),
+                                      .box = troupe_box_2d(0, p->rows, 0, p->columns)};
+}
+
+static const struct troupe_route_message *receive_from(const struct troupe_route_binding *b,
+                                                       int peer) {
+    for (int i = 0; i < b->receive_count; i++) {
+        if (b->receives[i].peer == peer) {
+            return &b->receives[i];
+        }
+    }
+    TEST_FAIL("rank %d expects nothing from rank %d", b->rank, peer);
+}
+
+/* Applies a bound route: y[rank] gets what its messages carry of x[sender]. */
+static void apply(const struct pair *p, struct troupe_route_binding *const *bindings, tensor *x,
+                  tensor *y) {
+    static int32_t wire[ROWS_MAX * COLUMNS_MAX];
+    for (int i = 0; i < p->count; i++) {
+        int from = bindings[i]->rank;
+        struct troupe_route_view in = view_of(p, &x[from]), own = view_of(p, &y[from]);
+        troupe_route_message_pack(&bindings[i]->kept, &in, wire);
+        troupe_route_message_unpack(&bindings[i]->kept, wire, &own);
+        for (int m = 0; m < bindings[i]->send_count; m++) {
+            const struct troupe_route_message *send = &bindings[i]->sends[m];
+            struct troupe_route_view out = view_of(p, &y[send->peer]);
+            const struct troupe_route_binding *peer = NULL;
+            for (int j = 0; j < p->count; j++) {
+                peer = bindings[j]->rank == send->peer ? bindings[j] : peer;
+            }
+            troupe_route_message_pack(send, &in, wire);
+            troupe_route_message_unpack(receive_from(peer, from), wire, &out);
+        }
+    }
+}
+
+/* A logical tensor of small integers, on each rank that holds a part; -999 elsewhere. */
+static void scatter(const struct pair *p, const struct troupe_layout *layout, const tensor *logical,
+                    tensor *x) {
+    for (int rank = 0; rank < RANKS_MAX; rank++) {
+        for (int64_t r = 0; r < p->rows; r++) {
+            for (int64_t c = 0; c < p->columns; c++) {
+                x[rank][r][c] = holds(layout, rank, r, c) ? (*logical)[r][c] : -999;
+            }
+        }
+    }
+}
+
+static void expect_tensor(const struct pair *p, tensor *actual, tensor *expected) {
+    for (int rank = 0; rank < RANKS_MAX; rank++) {
+        for (int64_t r = 0; r < p->rows; r++) {
+            for (int64_t c = 0; c < p->columns; c++) {
+                EXPECT_EQ(actual[rank][r][c], expected[rank][r][c]);
+            }
+        }
+    }
+}
+
+static void fill_random(tensor *logical) {
+    for (int r = 0; r < ROWS_MAX; r++) {
+        for (int c = 0; c < COLUMNS_MAX; c++) {
+            (*logical)[r][c] = chance(-1000, 1000);
+        }
+    }
+}
+
+static int64_t dot(const struct pair *p, const tensor *a, const tensor *b) {
+    int64_t sum = 0;
+    for (int64_t r = 0; r < p->rows; r++) {
+        for (int64_t c = 0; c < p->columns; c++) {
+            sum += (int64_t)(*a)[r][c] * (*b)[r][c];
+        }
+    }
+    return sum;
+}
+
+/* Reads a logical tensor off the ranks: at each element any one holder, chosen by chance. */
+static void gather_one_holder(const struct pair *p, const struct troupe_layout *layout, tensor *x,
+                              tensor *logical) {
+    for (int64_t r = 0; r < p->rows; r++) {
+        for (int64_t c = 0; c < p->columns; c++) {
+            int seen = 0;
+            for (int rank = 0; rank < RANKS_MAX; rank++) {
+                if (holds(layout, rank, r, c) && chance(0, seen++) == 0) {
+                    (*logical)[r][c] = x[rank][r][c];
+                }
+            }
+        }
+    }
+}
+
+/* Sum over ranks of a[rank] * b[rank] over what the rank holds. */
+static int64_t dot_ranks(const struct troupe_layout *layout, tensor *a, tensor *b) {
+    int64_t sum = 0;
+    for (int i = 0; i < layout->piece_count; i++) {
+        const struct troupe_box *box = &layout->pieces[i].box;
+        int rank = layout->pieces[i].rank;
+        for (int64_t r = box->begin[0]; r < box->end[0]; r++) {
+            for (int64_t c = box->begin[1]; c < box->end[1]; c++) {
+                sum += (int64_t)a[rank][r][c] * b[rank][r][c];
+            }
+        }
+    }
+    return sum;
+}
+
+static bool has_replicas(const struct pair *p, const struct troupe_layout *layout) {
+    int64_t held = 0;
+    for (int i = 0; i < layout->piece_count; i++) {
+        held += troupe_box_elements(&layout->pieces[i].box);
+    }
+    return held > p->rows * p->columns;
+}
+
+static tensor logical_x, logical_y, logical_tx, logical_ty; /* too large for the stack */
+static tensor x_of[RANKS_MAX], tx_of[RANKS_MAX], y_of[RANKS_MAX], ty_of[RANKS_MAX];
+static tensor expected_of[RANKS_MAX];
+
+/* Moves `logical` along bound routes: afterwards each rank of `to` holds its part of it. */
+static void expect_moved(const struct pair *p, struct troupe_route_binding *const *bindings,
+                         const struct troupe_layout *from, const struct troupe_layout *to,
+                         const tensor *logical, tensor *in, tensor *out) {
+    const struct troupe_layout nothing = {.piece_count = 0};
+    scatter(p, from, logical, in);
+    scatter(p, &nothing, logical, out);
+    scatter(p, to, logical, expected_of);
+    apply(p, bindings, in, out);
+    expect_tensor(p, out, expected_of);
+}
+
+/* <T x, y> = <x, T* y> in exact integers: of replicas, which are identical, one holder counts. */
+static void expect_adjoint(const struct pair *p) {
+    gather_one_holder(p, &p->bound[1], tx_of, &logical_tx);
+    gather_one_holder(p, &p->bound[0], ty_of, &logical_ty);
+    EXPECT_EQ(dot(p, &logical_tx, &logical_y), dot(p, &logical_x, &logical_ty));
+    if (!has_replicas(p, &p->bound[0]) && !has_replicas(p, &p->bound[1])) {
+        EXPECT_EQ(dot_ranks(&p->bound[1], tx_of, y_of), dot_ranks(&p->bound[0], x_of, ty_of));
+    }
+}
+
+static void expect_values(const struct pair *p) {
+    struct troupe_route_binding *back[RANKS_MAX];
+    troupe_route *adjoint = NULL;
+    fill_random(&logical_x);
+    fill_random(&logical_y);
+    expect_moved(p, p->bindings, &p->bound[0], &p->bound[1], &logical_x, x_of, tx_of);
+    if (p->unwanted) {
+        return; /* no gradient comes for what nobody wants */
+    }
+    EXPECT_OK(troupe_route_compile(&(struct troupe_route_options){.source = &p->ragged[1],
+                                                                  .destination = &p->ragged[0],
+                                                                  .host_of_rank = p->hosts,
+                                                                  .element_bytes = 4},
+                                   &adjoint));
+    for (int i = 0; i < p->count; i++) {
+        EXPECT_OK(troupe_route_binding_create(adjoint, p->bindings[i]->rank, &back[i]));
+        EXPECT_OK(troupe_route_bind(back[i], p->offsets[1], p->offsets[0]));
+    }
+    expect_moved(p, back, &p->bound[1], &p->bound[0], &logical_y, y_of, ty_of);
+    expect_adjoint(p);
+    for (int i = 0; i < p->count; i++) {
+        troupe_route_binding_destroy(back[i]);
+    }
+    troupe_route_destroy(adjoint);
+}
+
+/* ---- the claims on random pairs ---- */
+
+/* A list of distinct ranks, drawn from all of them. */
+static void random_ranks(int count, int *ranks) {
+    int all[RANKS_MAX];
+    for (int i = 0; i < RANKS_MAX; i++) {
+        int j = chance(0, i);
+        all[i] = all[j];
+        all[j] = i;
+    }
+    memcpy(ranks, all, (size_t)count * sizeof *ranks);
+}
+
+/* Consecutive ranks from `first`, or any. */
+static void choose_ranks(int count, int *ranks) {
+    int first = chance(0, RANKS_MAX - count);
+    if (chance(0, 2) == 0) {
+        random_ranks(count, ranks);
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        ranks[i] = first + i;
+    }
+}
+
+static void random_mesh(struct troupe_mesh *mesh) {
+    static const int sizes[][3] = {{1, 1, 1}, {1, 2, 1},  {2, 1, 1}, {1, 3, 1}, {2, 2, 1},
+                                   {3, 2, 1}, {2, 3, 1},  {1, 5, 1}, {1, 7, 1}, {4, 2, 1},
+                                   {2, 4, 1}, {2, 2, 2},  {1, 2, 3}, {8, 1, 1}, {1, 8, 1},
+                                   {3, 5, 1}, {1, 11, 2}, {5, 1, 3}};
+    const int *size = sizes[chance(0, (int)TROUPE_COUNT_OF(sizes) - 1)];
+    int ranks[RANKS_MAX];
+    choose_ranks(size[0] * size[1] * size[2], ranks);
+    init_mesh(mesh, ranks, size[0], size[1], size[2]);
+}
+
+/* Rows over dp and copies on tp; or columns over tp, even or not; or rows over both (SP). */
+static void random_mesh_side(struct pair *p, int s) {
+    int form = chance(0, 5);
+    int64_t uneven[PARTS_MAX + 1];
+    random_mesh(&p->mesh[s]);
+    random_offsets(p->columns, p->mesh[s].size[TROUPE_TP], uneven);
+    init_side(p, s, form == 0 ? TROUPE_AXES(TROUPE_DP, TROUPE_TP) : TROUPE_AXES(TROUPE_DP),
+              form == 1 || form == 2 ? TROUPE_AXES(TROUPE_TP) : (struct troupe_axes){0},
+              form == 1 ? uneven : NULL);
+}
+
+/* Parts cut into columns, each cell on up to three ranks of any kind; a destination need not want
+ * a cell. So ranks hold several parts and boxes with gaps. */
+static void random_cells_side(struct pair *p, int s) {
+    int parts = chance(1, 8), cuts = chance(1, 3), few = chance(3, RANKS_MAX);
+    int64_t columns[4];
+    EXPECT_OK(troupe_layout_init(&(struct troupe_layout_options){.shape = {0, p->columns},
+                                                                 .ragged = true,
+                                                                 .part_count = parts},
+                                 &p->ragged[s]));
+    for (int part = 0; part < parts; part++) {
+        random_offsets(p->columns, cuts, columns);
+        for (int cut = 0; cut < cuts; cut++) {
+            struct troupe_box box = troupe_box_2d(0, 1, columns[cut], columns[cut + 1]);
+            int first = chance(0, few - 1), copies = chance(0, 3);
+            if (copies == 0 && (s == 0 || chance(0, 3) != 0)) {
+                copies = 1;
+            }
+            p->unwanted = p->unwanted || copies == 0;
+            for (int copy = 0; copy < copies; copy++) {
+                EXPECT_OK(troupe_layout_add(&p->ragged[s], (first + copy) % few, part, &box));
+            }
+        }
+    }
+}
+
+static void random_pair(struct pair *p) {
+    *p = (struct pair){.rows = chance(0, ROWS_MAX - 1), .columns = chance(1, COLUMNS_MAX)};
+    int host_size = chance(1, RANKS_MAX);
+    for (int r = 0; r < RANKS_MAX; r++) {
+        p->hosts[r] = r / host_size;
+    }
+    for (int s = 0; s < 2; s++) {
+        (chance(0, 2) == 0 ? random_cells_side : random_mesh_side)(p, s);
+        random_offsets(p->rows, p->ragged[s].part_count, p->offsets[s]);
+    }
+    compile_pair(p);
+    bind_pair(p);
+}
+
+static void each_random_pair(void (*expect)(const struct pair *p), int pairs) {
+    for (int i = 0; i < pairs; i++) {
+        struct pair p;
+        random_pair(&p);
+        expect(&p);
+        fini_pair(&p);
+    }
+}
+
+static void each_needed_element_comes_once_from_the_holder_of_the_rule(void) {
+    each_random_pair(expect_rule, PAIRS);
+}
+
+static void values_arrive_and_backward_is_the_adjoint(void) {
+    each_random_pair(expect_values, PAIRS / 2);
+}
+
+static void expect_same_message(const struct troupe_route_message *a,
+                                const struct troupe_route_message *b) {
+    static int one[ROWS_MAX][COLUMNS_MAX], other[ROWS_MAX][COLUMNS_MAX];
+    memset(one, -1, sizeof one);
+    memset(other, -1, sizeof other);
+    paint(a, one);
+    paint(b, other);
+    EXPECT_EQ(a->peer, b->peer);
+    EXPECT_EQ(a->bytes, b->bytes);
+    EXPECT_EQ(a->row_begin, b->row_begin);
+    EXPECT_EQ(a->row_count, b->row_count);
+    EXPECT(memcmp(one, other, sizeof one) == 0, "other elements, peer %d", a->peer);
+}
+
+/* The same elements go to and come from the same ranks. */
+static void expect_same_elements(const struct troupe_route_binding *a,
+                                 const struct troupe_route_binding *b) {
+    EXPECT_EQ(a->send_count, b->send_count);
+    EXPECT_EQ(a->receive_count, b->receive_count);
+    for (int i = 0; i < a->send_count; i++) {
+        expect_same_message(&a->sends[i], &b->sends[i]);
+    }
+    for (int i = 0; i < a->receive_count; i++) {
+        expect_same_message(&a->receives[i], &b->receives[i]);
+    }
+    expect_same_message(&a->kept, &b->kept);
+}
+
+/* An explicit route over the bound layouts is the same route. */
+static void expect_explicit(const struct pair *p) {
+    troupe_route *route = NULL;
+    EXPECT_OK(troupe_route_compile(&(struct troupe_route_options){.source = &p->bound[0],
+                                                                  .destination = &p->bound[1],
+                                                                  .host_of_rank = p->hosts,
+                                                                  .element_bytes = 4},
+                                   &route));
+    EXPECT_OK(troupe_route_check(route, NULL, NULL));
+    for (int i = 0; i < p->count; i++) {
+        struct troupe_route_binding *binding = NULL;
+        EXPECT_OK(troupe_route_binding_create(route, p->bindings[i]->rank, &binding));
+        EXPECT_OK(troupe_route_bind(binding, NULL, NULL));
+        expect_same_elements(p->bindings[i], binding);
+        troupe_route_binding_destroy(binding);
+    }
+    troupe_route_destroy(route);
+}
+
+static void bound_routes_equal_routes_compiled_for_the_microbatch(void) {
+    each_random_pair(expect_explicit, PAIRS);
+}
+
+static void expect_check(const struct pair *p) {
+    EXPECT_OK(troupe_route_check_bindings(&p->bound[0], &p->bound[1], p->bindings, p->count));
+    EXPECT_OK(troupe_route_check(p->route, p->offsets[0], p->offsets[1]));
+}
+
+static void whole_plans_pass_the_check(void) {
+    each_random_pair(expect_check, PAIRS / 5);
+}
+
+/* ---- tables: bytes against theory.md, in units of one tensor ---- */
+
+/* A boundary of 48 rows x 1 column of one byte units; ranks first, first + 1, ... */
+static void even_pair(struct pair *p, const int source[3], const int destination[3],
+                      bool sequence) {
+    const int *size[2] = {source, destination}; /* first rank, tp, dp */
+    int ranks[RANKS_MAX];
+    *p = (struct pair){.rows = 48, .columns = 1};
+    for (int s = 0; s < 2; s++) {
+        for (int i = 0; i < RANKS_MAX; i++) {
+            ranks[i] = size[s][0] + i;
+        }
+        init_mesh(&p->mesh[s], ranks, size[s][1], size[s][2], 1);
+    }
+    init_side(p, 0, TROUPE_AXES(TROUPE_DP), (struct troupe_axes){0}, NULL);
+    init_side(p, 1, sequence ? TROUPE_AXES(TROUPE_DP, TROUPE_TP) : TROUPE_AXES(TROUPE_DP),
+              (struct troupe_axes){0}, NULL);
+    compile_pair(p);
+    for (int s = 0; s < 2; s++) {
+        even_offsets(p->rows, p->ragged[s].part_count, p->offsets[s]);
+    }
+    bind_pair(p);
+}
+
+/* Rows, not bytes: over all ranks, and of the busiest sender. */
+static void expect_rows(const int source[3], const int destination[3], bool sequence, int64_t total,
+                        int64_t busiest) {
+    struct pair p;
+    even_pair(&p, source, destination, sequence);
+    expect_check(&p);
+    size_t received = 0, most = 0;
+    for (int i = 0; i < p.count; i++) {
+        struct troupe_route_bytes bytes = troupe_route_binding_bytes(p.bindings[i]);
+        received += bytes.received;
+        most = bytes.sent > most ? bytes.sent : most;
+    }
+    EXPECT_EQ(received, 4 * total);
+    EXPECT_EQ(most, 4 * busiest);
+    fini_pair(&p);
+}
+
+static void colocated_transforms_meet_the_lower_bounds(void) {
+    /* {first rank, tp, dp} -> {...}, sequence sharded?, rows in all, rows of the busiest sender */
+    expect_rows((int[]){0, 1, 8}, (int[]){0, 4, 2}, true, 0, 0);
+    expect_rows((int[]){0, 1, 8}, (int[]){0, 4, 2}, false, 3 * 48, 18);
+    expect_rows((int[]){0, 1, 8}, (int[]){0, 8, 1}, true, 0, 0);
+    expect_rows((int[]){0, 1, 8}, (int[]){0, 8, 1}, false, 7 * 48, 42);
+    expect_rows((int[]){0, 2, 4}, (int[]){0, 8, 1}, true, 0, 0);
+    expect_rows((int[]){0, 2, 4}, (int[]){0, 8, 1}, false, 6 * 48, 36);
+    expect_rows((int[]){0, 1, 6}, (int[]){0, 1, 4}, false, 48 * 3 / 4, 8);
+    expect_rows((int[]){0, 1, 6}, (int[]){0, 3, 2}, false, 2 * 48, 16);
+    expect_rows((int[]){0, 1, 6}, (int[]){0, 2, 3}, true, 0, 0);
+}
+
+static void disjoint_transforms_meet_the_lower_bounds(void) {
+    expect_rows((int[]){0, 1, 2}, (int[]){2, 8, 1}, true, 48, 24);
+    expect_rows((int[]){0, 1, 2}, (int[]){2, 8, 1}, false, 8 * 48, 4 * 48);
+    expect_rows((int[]){0, 2, 2}, (int[]){4, 4, 2}, true, 48, 12);
+    expect_rows((int[]){0, 2, 2}, (int[]){4, 4, 2}, false, 4 * 48, 48);
+    expect_rows((int[]){0, 1, 4}, (int[]){4, 8, 1}, true, 48, 12);
+    expect_rows((int[]){0, 1, 3}, (int[]){3, 4, 2}, true, 48, 16);
+    expect_rows((int[]){0, 1, 3}, (int[]){3, 4, 2}, false, 4 * 48, 64);
+    expect_rows((int[]){0, 4, 1}, (int[]){4, 8, 1}, true, 48, 12);
+    expect_rows((int[]){0, 4, 1}, (int[]){4, 8, 1}, false, 8 * 48, 96);
+}
+
+/* Two contiguous even splits overlap in S + D - gcd(S, D) intervals: that many messages (LB5). */
+static void message_counts_are_minimal(void) {
+    static const int pairs[][3] = {{3, 2, 4}, {5, 7, 11}, {4, 6, 8},
+                                   {8, 8, 8}, {1, 9, 9},  {6, 4, 8}};
+    for (size_t i = 0; i < TROUPE_COUNT_OF(pairs); i++) {
+        struct pair p;
+        even_pair(&p, (int[]){0, 1, pairs[i][0]}, (int[]){pairs[i][0], 1, pairs[i][1]}, false);
+        p.offsets[0][0] = 0;
+        int messages = 0;
+        for (int b = 0; b < p.count; b++) {
+            messages += p.bindings[b]->send_count;
+        }
+        if (48 % pairs[i][0] == 0 && 48 % pairs[i][1] == 0) {
+            EXPECT_EQ(messages, pairs[i][2]);
+        } else {
+            EXPECT(messages <= pairs[i][0] + pairs[i][1] - 1, "%d messages", messages);
+        }
+        fini_pair(&p);
+    }
+}
+
+/* ---- the reference's tables ---- */
+
+static void expect_interval(const struct pair *p, int rank, int64_t begin, int64_t end) {
+    const struct troupe_route_binding *b = binding_of(p, rank);
+    int64_t first = end, last = begin;
+    for (int m = 0; m <= b->receive_count; m++) {
+        const struct troupe_route_message *in = m < b->receive_count ? &b->receives[m] : &b->kept;
+        if (in->elements > 0) {
+            first = in->row_begin < first ? in->row_begin : first;
+            last = in->row_begin + in->row_count > last ? in->row_begin + in->row_count : last;
+        }
+    }
+    EXPECT_EQ(first, begin);
+    EXPECT_EQ(last, end);
+}
+
+/* TP2 DP4 -> TP4 DP2 on eight ranks: each rank has its own rows and gets those of its sibling slot,
+ * rank r + 2 or r - 2; together they are the concatenation in slot order. */
+static void fan_in_concatenates_the_sibling_slots(void) {
+    struct pair p;
+    even_pair(&p, (int[]){0, 2, 4}, (int[]){0, 4, 2}, false);
+    for (int rank = 0; rank < 8; rank++) {
+        const struct troupe_route_binding *b = binding_of(&p, rank);
+        int sibling = rank % 4 < 2 ? rank + 2 : rank - 2;
+        EXPECT_EQ(b->receive_count, 1);
+        EXPECT_EQ(b->receives[0].peer, sibling);
+        EXPECT_EQ(b->receives[0].row_begin, sibling / 2 * 12);
+        EXPECT_EQ(b->kept.row_begin, rank / 2 * 12);
+        EXPECT_EQ(b->kept.row_count, 12);
+        expect_interval(&p, rank, rank / 4 * 24, rank / 4 * 24 + 24);
+    }
+    fini_pair(&p);
+}
+
+/* TP4 DP2 -> TP2 DP4: every rank has its slot already. */
+static void fan_out_keeps_the_own_slot(void) {
+    struct pair p;
+    even_pair(&p, (int[]){0, 4, 2}, (int[]){0, 2, 4}, false);
+    for (int rank = 0; rank < 8; rank++) {
+        const struct troupe_route_binding *b = binding_of(&p, rank);
+        EXPECT_EQ(b->receive_count + b->send_count, 0);
+        EXPECT_EQ(b->kept.row_begin, rank / 2 * 12);
+        EXPECT_EQ(b->kept.row_count, 12);
+    }
+    fini_pair(&p);
+}
+
+static void equal_layouts_are_the_identity(void) {
+    struct pair p;
+    even_pair(&p, (int[]){4, 2, 4}, (int[]){4, 2, 4}, false);
+    for (int rank = 4; rank < 12; rank++) {
+        EXPECT_EQ(bytes_of(&p, rank).received, 0);
+        EXPECT_EQ(bytes_of(&p, rank).kept, 48);
+    }
+    fini_pair(&p);
+}
+
+/* The sender and receiver ranks of the four grids of the reference, whose order of axes is
+ * tp, cp, pp, dp: only the last stage of the source and the first of the destination take part,
+ * and each of their ranks does (the reference's leaders carry everything alone). */
+static void only_boundary_stages_take_part(void) {
+    static const struct {
+        int tp, pp, dp;
+        int senders[8], receivers[8]; /* as many as tp * dp */
+    } grids[] = {{2, 2, 2, {2, 3, 6, 7}, {0, 1, 4, 5}},
+                 {4, 2, 1, {4, 5, 6, 7}, {0, 1, 2, 3}},
+                 {1, 2, 4, {1, 3, 5, 7}, {0, 2, 4, 6}},
+                 {2, 4, 1, {6, 7}, {0, 1}}};
+    for (size_t g = 0; g < TROUPE_COUNT_OF(grids); g++) {
+        int tp = grids[g].tp, pp = grids[g].pp, dp = grids[g].dp;
+        struct pair p = {.rows = 48, .columns = 1};
+        for (int s = 0; s < 2; s++) {
+            int list[8]; /* our order is tp, dp, pp */
+            for (int i = 0; i < 8; i++) {
+                int t = i % tp, d = i / tp % dp, stage = i / (tp * dp);
+                list[i] = 8 * s + t + tp * (stage + pp * d);
+            }
+            init_mesh(&p.mesh[s], list, tp, dp, pp);
+        }
+        compile_boundary(&p);
+        EXPECT_EQ(p.count, 2 * tp * dp);
+        for (int i = 0; i < tp * dp; i++) {
+            EXPECT_EQ(troupe_route_rank(p.route, i), grids[g].senders[i]);
+            EXPECT_EQ(troupe_route_rank(p.route, tp * dp + i), 8 + grids[g].receivers[i]);
+        }
+        even_offsets(p.rows, dp, p.offsets[0]);
+        even_offsets(p.rows, dp, p.offsets[1]);
+        bind_pair(&p);
+        for (int i = 0; i < tp * dp; i++) { /* same tp index, same dp index: rank to rank */
+            EXPECT_EQ(binding_of(&p, grids[g].senders[i])->send_count, 1);
+            EXPECT_EQ(bytes_of(&p, 8 + grids[g].receivers[i]).received, 4 * 48 / dp);
+        }
+        fini_pair(&p);
+    }
+}
+
+/* Rows per sample, given to destinations in intervals of samples. */
+static void sample_counts_give_ragged_rows(void) {
+    struct pair p = {.rows = 6, .columns = 1};
+    int ranks[RANKS_MAX] = {0, 1, 2, 3, 4, 5, 6};
+    init_mesh(&p.mesh[0], ranks, 1, 4, 1);
+    init_mesh(&p.mesh[1], ranks + 4, 1, 2, 1);
+    compile_boundary(&p);
+    memcpy(p.offsets[0], (int64_t[]){0, 0, 3, 4, 6}, 5 * sizeof(int64_t)); /* [0, 3, 1, 2] */
+    memcpy(p.offsets[1], (int64_t[]){0, 3, 6}, 3 * sizeof(int64_t));
+    bind_pair(&p);
+    expect_check(&p);
+    EXPECT_EQ(binding_of(&p, 0)->send_count, 0); /* a sender without rows sends nothing */
+    EXPECT_EQ(binding_of(&p, 4)->receive_count, 1);
+    EXPECT_EQ(binding_of(&p, 4)->receives[0].peer, 1);
+    EXPECT_EQ(binding_of(&p, 4)->receives[0].elements, 3);
+    EXPECT_EQ(binding_of(&p, 5)->receive_count, 2);
+    EXPECT_EQ(bytes_of(&p, 5).received, 12);
+    fini_pair(&p);
+}
+
+static void unequal_counts_fan_in(void) {
+    struct pair p = {.rows = 6, .columns = 1};
+    int ranks[] = {0, 1, 2, 3, 4};
+    init_mesh(&p.mesh[0], ranks, 1, 3, 1);
+    init_mesh(&p.mesh[1], ranks + 3, 2, 1, 1);
+    compile_boundary(&p);
+    memcpy(p.offsets[0], (int64_t[]){0, 1, 4, 6}, 4 * sizeof(int64_t)); /* [1, 3, 2] */
+    memcpy(p.offsets[1], (int64_t[]){0, 6}, 2 * sizeof(int64_t));
+    bind_pair(&p);
+    expect_check(&p);
+    for (int rank = 3; rank < 5; rank++) {
+        for (int from = 0; from < 3; from++) {
+            EXPECT_EQ(receive_from(binding_of(&p, rank), from)->row_begin, p.offsets[0][from]);
+            EXPECT_EQ(receive_from(binding_of(&p, rank), from)->elements,
+                      p.offsets[0][from + 1] - p.offsets[0][from]);
+        }
+    }
+    fini_pair(&p);
+}
+
+/* A microbatch of text only: no message anywhere, and the binding stays usable. */
+static void a_microbatch_without_rows_sends_nothing(void) {
+    struct pair p;
+    even_pair(&p, (int[]){0, 2, 3}, (int[]){4, 1, 4}, false);
+    int64_t none[PARTS_MAX + 1] = {0};
+    for (int i = 0; i < p.count; i++) {
+        EXPECT_OK(troupe_route_bind(p.bindings[i], none, none));
+        EXPECT_EQ(p.bindings[i]->send_count + p.bindings[i]->receive_count, 0);
+        EXPECT_EQ(p.bindings[i]->kept.box_count, 0);
+        EXPECT_OK(troupe_route_bind(p.bindings[i], p.offsets[0], p.offsets[1]));
+    }
+    expect_check(&p);
+    fini_pair(&p);
+}
+
+static void a_holder_on_the_same_host_is_preferred(void) {
+    struct pair p = {.rows = 8, .columns = 1};
+    int ranks[] = {0, 1, 2, 3};
+    for (int r = 0; r < RANKS_MAX; r++) {
+        p.hosts[r] = r % 2; /* 0 and 2 are on one host, 1 and 3 on another */
+    }
+    init_mesh(&p.mesh[0], ranks, 2, 1, 1);
+    init_mesh(&p.mesh[1], (int[]){3, 2}, 1, 2, 1);
+    compile_boundary(&p);
+    even_offsets(8, 1, p.offsets[0]);
+    even_offsets(8, 2, p.offsets[1]);
+    bind_pair(&p);
+    EXPECT_EQ(binding_of(&p, 3)->receives[0].peer, 1);
+    EXPECT_EQ(binding_of(&p, 2)->receives[0].peer, 0);
+    fini_pair(&p);
+}
+
+/* ---- refusals ---- */
+
+static void offsets_that_disagree_are_refused(void) {
+    struct pair p;
+    even_pair(&p, (int[]){0, 1, 3}, (int[]){3, 1, 2}, false);
+    struct troupe_route_binding *b = p.bindings[0];
+    EXPECT_ERROR(troupe_route_bind(b, (int64_t[]){0, 3, 5, 6}, (int64_t[]){0, 3, 7}),
+                 TROUPE_ERROR_INVALID, "splits 6 rows and the destination 7");
+    EXPECT_EQ(b->send_count, 0);
+    EXPECT_ERROR(troupe_route_bind(b, (int64_t[]){0, 5, 3, 6}, (int64_t[]){0, 3, 6}),
+                 TROUPE_ERROR_INVALID, "source part 1 has rows 5..3");
+    EXPECT_ERROR(troupe_route_bind(b, (int64_t[]){0, 3, 5, 6}, (int64_t[]){1, 3, 6}),
+                 TROUPE_ERROR_INVALID, "destination rows begin at 1");
+    fini_pair(&p);
+}
+
+static void elements_nobody_holds_are_refused(void) {
+    struct troupe_layout half = {0}, whole = {0};
+    troupe_route *route = NULL;
+    EXPECT_OK(troupe_layout_init(&(struct troupe_layout_options){.shape = {4, 4}}, &half));
+    EXPECT_OK(troupe_layout_init(&(struct troupe_layout_options){.shape = {4, 4}}, &whole));
+    struct troupe_box left = troupe_box_2d(0, 4, 0, 3), all = troupe_box_2d(0, 4, 0, 4);
+    EXPECT_OK(troupe_layout_add(&half, 0, -1, &left));
+    EXPECT_OK(troupe_layout_add(&whole, 1, -1, &all));
+    EXPECT_ERROR(troupe_route_compile(&(struct troupe_route_options){.source = &half,
+                                                                     .destination = &whole,
+                                                                     .element_bytes = 4},
+                                      &route),
+                 TROUPE_ERROR_INVALID, "rank 1 needs elements at row 0, column 3");
+    troupe_layout_fini(&half);
+    troupe_layout_fini(&whole);
+}
+
+static void layouts_of_different_tensors_are_refused(void) {
+    struct troupe_layout a = {0}, b = {0}, ragged = {0};
+    troupe_route *route = NULL;
+    EXPECT_OK(troupe_layout_init(&(struct troupe_layout_options){.shape = {4, 4}}, &a));
+    EXPECT_OK(troupe_layout_init(&(struct troupe_layout_options){.shape = {4, 5}}, &b));
+    EXPECT_OK(troupe_layout_init(
+        &(struct troupe_layout_options){.shape = {0, 4}, .ragged = true, .part_count = 1},
+        &ragged));
+    struct troupe_route_options options = {.source = &a, .destination = &b, .element_bytes = 4};
+    EXPECT_ERROR(troupe_route_compile(&options, &route), TROUPE_ERROR_INVALID,
+                 "dimension 1 has extent 4 in the source layout and 5");
+    options.destination = &ragged;
+    EXPECT_ERROR(troupe_route_compile(&options, &route), TROUPE_ERROR_INVALID, "ragged");
+    troupe_layout_fini(&a);
+    troupe_layout_fini(&b);
+    troupe_layout_fini(&ragged);
+}
+
+static void the_check_finds_planted_faults(void) {
+    struct pair p;
+    even_pair(&p, (int[]){0, 1, 3}, (int[]){3, 2, 2}, false);
+    struct troupe_route_binding *to = p.bindings[3], *from = p.bindings[0];
+    struct troupe_route_message saved = to->receives[0];
+    struct troupe_box box = saved.boxes[0];
+    EXPECT_EQ(to->rank, 3);
+
+#define EXPECT_FAULT(part)                                                                         \
+    EXPECT_ERROR(troupe_route_check_bindings(&p.bound[0], &p.bound[1], p.bindings, p.count),       \
+                 TROUPE_ERROR_INVALID, part)
+
+    to->receive_count--;
+    EXPECT_FAULT("needs 24 elements, but gets");
+    to->receive_count++;
+    from->send_count--;
+    EXPECT_FAULT("messages are expected, but");
+    from->send_count++;
+    box.end[0]--;
+    to->receives[0].boxes = &box;
+    to->receives[0].elements--;
+    EXPECT_FAULT("needs 24 elements, but gets 23");
+    box.end[0] += 2; /* one row of the next message, too */
+    to->receives[0].elements += 2;
+    EXPECT_FAULT("gets row 16 column 0 twice");
+    box.begin[0] += 24;
+    box.end[0] += 24;
+    EXPECT_FAULT("not all its own");
+    to->receives[0] = saved;
+    to->receives[0].bytes++;
+    EXPECT_FAULT("expects otherwise");
+    to->receives[0] = saved;
+    to->receives[0].peer = 2;
+    EXPECT_FAULT("does not expect");
+    to->receives[0] = saved;
+    expect_check(&p);
+#undef EXPECT_FAULT
+    fini_pair(&p);
+}
+
+/* ---- messages in memory ---- */
+
+static void full_width_row_intervals_are_contiguous(void) {
+    int32_t x[6][4];
+    struct troupe_route_view view = {.data = x,
+                                     .row_bytes = sizeof x[0],
+                                     .element_bytes = 4,
+                                     .box = troupe_box_2d(10, 16, 8, 12)};
+    struct troupe_box boxes[2] = {troupe_box_2d(12, 14, 8, 12), troupe_box_2d(15, 16, 8, 12)};
+    struct troupe_route_message message = {.box_count = 1, .boxes = boxes};
+    EXPECT(troupe_route_message_is_contiguous(&message, &view), "two full rows");
+    EXPECT(troupe_route_message_data(&message, &view) == &x[2][0], "row 12 is row 2 of the view");
+    boxes[0] = troupe_box_2d(12, 14, 9, 12);
+    EXPECT(!troupe_route_message_is_contiguous(&message, &view), "two rows of three columns");
+    boxes[0] = troupe_box_2d(12, 13, 9, 12);
+    EXPECT(troupe_route_message_is_contiguous(&message, &view), "a part of one row");
+    EXPECT(troupe_route_message_data(&message, &view) == &x[2][1], "column 9 is column 1");
+    message.box_count = 2;
+    EXPECT(!troupe_route_message_is_contiguous(&message, &view), "two boxes");
+}
+
+/* Rows over two dp parts of one rank's columns: boxes with a gap keep their order in the bytes. */
+static void packing_gathers_boxes_in_order(void) {
+    int16_t x[4][3] = {{1, 2, 3}, {4, 5, 6}, {7, 8, 9}, {10, 11, 12}}, y[4][3] = {{0}};
+    struct troupe_box boxes[2] = {troupe_box_2d(0, 2, 1, 3), troupe_box_2d(3, 4, 0, 2)};
+    struct troupe_route_message message = {
+        .box_count = 2, .boxes = boxes, .elements = 6, .bytes = 12};
+    struct troupe_route_view view = {
+        .data = x, .row_bytes = 6, .element_bytes = 2, .box = troupe_box_2d(0, 4, 0, 3)};
+    int16_t bytes[6];
+    troupe_route_message_pack(&message, &view, bytes);
+    EXPECT(memcmp(bytes, (int16_t[]){2, 3, 5, 6, 10, 11}, 12) == 0, "row major, box after box");
+    view.data = y;
+    troupe_route_message_unpack(&message, bytes, &view);
+    EXPECT(memcmp(y, (int16_t[4][3]){{0, 2, 3}, {0, 5, 6}, {0}, {10, 11, 0}}, sizeof y) == 0,
+           "what is not in the boxes stays");
+}
+
+/* ---- parameters: n dimensions ---- */
+
+/* A 4-D parameter resharded from dimension 1 over tp to dimensions 0 and 3 over dp and tp. */
+static void parameters_of_four_dimensions_move(void) {
+    int ranks[] = {0, 1, 2, 3, 4, 5};
+    struct troupe_mesh three, six;
+    struct troupe_layout source, destination;
+    troupe_route *route = NULL;
+    init_mesh(&three, ranks, 3, 1, 1);
+    init_mesh(&six, ranks, 2, 3, 1);
+    EXPECT_OK(troupe_layout_init(
+        &(struct troupe_layout_options){
+            .mesh = &three, .shape = {5, 7, 2, 9}, .split = {[1] = TROUPE_AXES(TROUPE_TP)}},
+        &source));
+    EXPECT_OK(troupe_layout_init(
+        &(struct troupe_layout_options){
+            .mesh = &six,
+            .shape = {5, 7, 2, 9},
+            .split = {[0] = TROUPE_AXES(TROUPE_DP), [3] = TROUPE_AXES(TROUPE_TP)}},
+        &destination));
+    EXPECT_OK(troupe_route_compile(&(struct troupe_route_options){.source = &source,
+                                                                  .destination = &destination,
+                                                                  .element_bytes = 4},
+                                   &route));
+    EXPECT_OK(troupe_route_check(route, NULL, NULL));
+    troupe_route_destroy(route);
+    troupe_layout_fini(&source);
+    troupe_layout_fini(&destination);
+    troupe_mesh_fini(&three);
+    troupe_mesh_fini(&six);
+}
+
+/* A rank holding a head and a tail chunk, as a zig-zag sequence split does. */
+static void a_rank_may_hold_several_parts(void) {
+    struct troupe_layout source = {0}, zigzag = {0};
+    struct troupe_box all = troupe_box_2d(0, 1, 0, 3);
+    troupe_route *route = NULL;
+    struct troupe_layout_options options = {.shape = {0, 3}, .ragged = true, .part_count = 2};
+    EXPECT_OK(troupe_layout_init(&options, &source));
+    options.part_count = 4;
+    EXPECT_OK(troupe_layout_init(&options, &zigzag));
+    for (int part = 0; part < 4; part++) {
+        EXPECT_OK(troupe_layout_add(&zigzag, part == 0 || part == 3 ? 0 : 1, part, &all));
+    }
+    EXPECT_OK(troupe_layout_add(&source, 0, 0, &all));
+    EXPECT_OK(troupe_layout_add(&source, 1, 1, &all));
+    EXPECT_OK(troupe_route_compile(&(struct troupe_route_options){.source = &source,
+                                                                  .destination = &zigzag,
+                                                                  .element_bytes = 4},
+                                   &route));
+    int64_t from[] = {0, 5, 11}, to[] = {0, 2, 6, 8, 11};
+    EXPECT_OK(troupe_route_check(route, from, to));
+    struct troupe_route_binding *binding = NULL;
+    EXPECT_OK(troupe_route_binding_create(route, 1, &binding));
+    EXPECT_OK(troupe_route_bind(binding, from, to));
+    EXPECT_EQ(binding->receives[0].elements, 3 * 3); /* rows 2..5 */
+    EXPECT_EQ(binding->kept.elements, 3 * 3);        /* rows 5..6 and 6..8, joined */
+    EXPECT_EQ(binding->kept.box_count, 1);
+    EXPECT_EQ(binding->sends[0].row_begin, 8);
+    troupe_route_binding_destroy(binding);
+    troupe_route_destroy(route);
+    troupe_layout_fini(&source);
+    troupe_layout_fini(&zigzag);
+}
+
+/* ---- speed ---- */
+
+/* 64 encoder ranks -> TP8 DP8 on the same ranks, 512 ragged samples in intervals. The best of many
+ * is asserted, so that a busy machine does not matter. */
+static void binding_64_ranks_takes_less_than_a_millisecond(void) {
+    enum { MANY = 64, SAMPLES = 512, REPEATS = 200 };
+    int ranks[MANY];
+    int64_t begin[SAMPLES + 1] = {0}, from[MANY + 1], to[8 + 1];
+    struct troupe_mesh mesh[2];
+    struct troupe_layout layout[2];
+    troupe_route *route = NULL;
+    struct troupe_route_binding *binding = NULL;
+    for (int i = 0; i < MANY; i++) {
+        ranks[i] = i;
+    }
+    for (int i = 0; i < SAMPLES; i++) {
+        begin[i + 1] = begin[i] + chance(0, 300);
+    }
+    for (int i = 0; i <= MANY; i++) {
+        from[i] = begin[SAMPLES / MANY * i];
+    }
+    for (int i = 0; i <= 8; i++) {
+        to[i] = begin[SAMPLES / 8 * i];
+    }
+    for (int s = 0; s < 2; s++) {
+        init_mesh(&mesh[s], ranks, s == 0 ? 1 : 8, s == 0 ? MANY : 8, 1);
+        EXPECT_OK(
+            troupe_layout_init(&(struct troupe_layout_options){.mesh = &mesh[s],
+                                                               .shape = {0, 4096},
+                                                               .split = {TROUPE_AXES(TROUPE_DP)},
+                                                               .ragged = true},
+                               &layout[s]));
+    }
+    double start = now_seconds();
+    EXPECT_OK(troupe_route_compile(&(struct troupe_route_options){.source = &layout[0],
+                                                                  .destination = &layout[1],
+                                                                  .element_bytes = 4},
+                                   &route));
+    EXPECT_OK(troupe_route_binding_create(route, 21, &binding));
+    double compile = now_seconds() - start, best = 1;
+    for (int i = 0; i < REPEATS; i++) {
+        start = now_seconds();
+        EXPECT_OK(troupe_route_bind(binding, from, to));
+        double seconds = now_seconds() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("    compile %.1f us, bind %.2f us\n", compile * 1e6, best * 1e6);
+    EXPECT(best < 1e-3, "bind takes %.3f ms", best * 1e3);
+    EXPECT_OK(troupe_route_check(route, from, to));
+    troupe_route_binding_destroy(binding);
+    troupe_route_destroy(route);
+    for (int s = 0; s < 2; s++) {
+        troupe_layout_fini(&layout[s]);
+        troupe_mesh_fini(&mesh[s]);
+    }
+}
+
+int main(void) {
+    chance_state = test_seed();
+    TEST(each_needed_element_comes_once_from_the_holder_of_the_rule);
+    TEST(values_arrive_and_backward_is_the_adjoint);
+    TEST(bound_routes_equal_routes_compiled_for_the_microbatch);
+    TEST(whole_plans_pass_the_check);
+    TEST(colocated_transforms_meet_the_lower_bounds);
+    TEST(disjoint_transforms_meet_the_lower_bounds);
+    TEST(message_counts_are_minimal);
+    TEST(fan_in_concatenates_the_sibling_slots);
+    TEST(fan_out_keeps_the_own_slot);
+    TEST(equal_layouts_are_the_identity);
+    TEST(only_boundary_stages_take_part);
+    TEST(sample_counts_give_ragged_rows);
+    TEST(unequal_counts_fan_in);
+    TEST(a_microbatch_without_rows_sends_nothing);
+    TEST(a_holder_on_the_same_host_is_preferred);
+    TEST(offsets_that_disagree_are_refused);
+    TEST(elements_nobody_holds_are_refused);
+    TEST(layouts_of_different_tensors_are_refused);
+    TEST(the_check_finds_planted_faults);
+    TEST(full_width_row_intervals_are_contiguous);
+    TEST(packing_gathers_boxes_in_order);
+    TEST(parameters_of_four_dimensions_move);
+    TEST(a_rank_may_hold_several_parts);
+    TEST(binding_64_ranks_takes_less_than_a_millisecond);
+    return TEST_END();
+}
