@@ -13,7 +13,7 @@
 
 enum {
     SPIN_NS_DEFAULT = 20000,
-    YIELD_NS = 50000, /* after the spin budget, before parking */
+    YIELD_NS = 300000, /* after the spin budget, before parking */
 };
 
 /* The common part's share of a transfer's scratch. */
