@@ -19,8 +19,8 @@
 
 enum { MODEL, FIRST_MOMENTS, SECOND_MOMENTS, FILES };
 
-static const char *const file_names[FILES] = {
-    "model.safetensors", "optimizer-m.safetensors", "optimizer-v.safetensors"};
+static const char *const file_names[FILES] = {"model.safetensors", "optimizer-m.safetensors",
+                                              "optimizer-v.safetensors"};
 static const char state_name[] = "state.json";
 
 struct path {
@@ -87,8 +87,7 @@ static troupe_status create_files(const struct troupe_checkpoint *checkpoint, co
                                                 .metadata_count = TROUPE_COUNT_OF(metadata)};
     for (int i = 0; i < FILES; i++) {
         troupe_safetensors *file = NULL;
-        TROUPE_TRY(
-            troupe_safetensors_create(path_in(folder, file_names[i]).text, &content, &file));
+        TROUPE_TRY(troupe_safetensors_create(path_in(folder, file_names[i]).text, &content, &file));
         TROUPE_TRY(troupe_safetensors_close(file));
     }
     return TROUPE_OK;
@@ -137,8 +136,7 @@ static void print_state(const void *arg, FILE *file) {
 }
 
 /* Rank 0: the folder with every file in its full size. */
-static troupe_status create_folder(const struct troupe_checkpoint *checkpoint,
-                                   const char *folder) {
+static troupe_status create_folder(const struct troupe_checkpoint *checkpoint, const char *folder) {
     TROUPE_TRY(troupe_folder_remove(folder)); /* of a save that died */
     TROUPE_TRY(troupe_folder_make(folder));
     TROUPE_TRY(create_tensors(checkpoint, folder));
@@ -288,16 +286,14 @@ static troupe_status read_boxes(const char *folder, const struct troupe_paramete
     troupe_status status = TROUPE_OK;
     for (int i = 0; status == TROUPE_OK && i < count; i++) {
         struct troupe_file_box box = file_box(&parameters[i]);
-        status =
-            troupe_safetensors_read_box(file, &box, data_of(parameters, i, optimizer, which));
+        status = troupe_safetensors_read_box(file, &box, data_of(parameters, i, optimizer, which));
     }
     troupe_safetensors_close(file); /* of a file that was read: cannot fail */
     return status;
 }
 
 troupe_status troupe_checkpoint_read_weights(const char *path,
-                                             const struct troupe_parameter *parameters,
-                                             int count) {
+                                             const struct troupe_parameter *parameters, int count) {
     return read_boxes(path, parameters, count, NULL, MODEL);
 }
 
