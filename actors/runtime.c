@@ -316,11 +316,11 @@ static troupe_status run_reduction(troupe_runtime *runtime,
                   troupe_gang_of(runtime, ticket->method)->name,
                   troupe_method_of(runtime, ticket->method)->name);
     *reduction = (struct troupe_posted_reduction){.runtime = runtime,
-                                           .method = ticket->method,
-                                           .outstanding = 1, /* the call itself */
-                                           .running = true,
-                                           .firing = ticket->firing,
-                                           .since_ns = troupe_clock_ns()};
+                                                  .method = ticket->method,
+                                                  .outstanding = 1, /* the call itself */
+                                                  .running = true,
+                                                  .firing = ticket->firing,
+                                                  .since_ns = troupe_clock_ns()};
     TROUPE_TRY(open_firing(runtime, ticket, &firing, NULL));
     firing.internal = reduction;
     TROUPE_TRY(call_method(runtime, ticket, &firing));
@@ -532,7 +532,7 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     hash = troupe_hash_int(hash, runtime->options.microbatches);
     hash = troupe_hash_int(hash, runtime->options.look_ahead);
     hash = troupe_hash_int(hash, runtime->options.checksum);
-    TROUPE_TRY_FAIL(troupe_record_call(runtime, "create with order", runtime->order_name, hash));
+    TROUPE_TRY_FAIL(troupe_record_call(runtime, "create with order ", runtime->order_name, hash));
     *out = runtime;
     return TROUPE_OK;
 fail:
