@@ -190,7 +190,20 @@ static void timers_fire_in_order_restart_and_cancel(void) {
     EXPECT_EQ(order, 1123);
 }
 
-int main(void) {
+/* Under the launcher: with and without steps, twice on one endpoint. */
+static troupe_status run_processes(void *arg, troupe_comm *comm) {
+    (void)arg;
+    int ranks = troupe_comm_size(comm);
+    struct ring with_steps = {ranks, ranks, 1, 20, 5, 0, 2};
+    struct ring without = {ranks, ranks + 1, 2, 0, 0, 50, 2};
+    TROUPE_TRY(run_rank(&with_steps, comm));
+    return run_rank(&without, comm);
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2 && strcmp(argv[1], "processes") == 0) {
+        return troupe_job_main(&(struct troupe_job_options){0}, run_processes, NULL);
+    }
     TEST(rings_of_three_to_eight_lose_no_hop);
     TEST(several_actors_of_a_ring_share_a_rank);
     TEST(a_ring_without_steps_stops_cleanly_everywhere);
