@@ -645,6 +645,20 @@ static void count_issued(struct method_state *state, int64_t firing) {
     }
 }
 
+/* Whether a rank that gets this ticket now may have to wait for one that is not done. */
+static bool has_unfinished_input(const struct troupe_engine *engine, int method, int64_t firing) {
+    const struct method_state *state = &engine->methods[method];
+    for (int i = state->inputs.begin; i < state->inputs.end; i++) {
+        int e = engine->inputs[i];
+        const struct troupe_edge *edge = &engine->graph->edges[e];
+        if (!counts_arrivals(&engine->edges[e]) && receivers_of(engine, e, firing) != 0 &&
+            done_by_all(engine, edge->from) + edge->initial <= firing) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int collect_candidates(struct troupe_engine *engine) {
     int count = 0;
     engine->moment++;
@@ -657,8 +671,11 @@ static int collect_candidates(struct troupe_engine *engine) {
             continue;
         }
         state->ready = state->ready != 0 ? state->ready : engine->moment;
-        engine->candidates[count++] = (struct troupe_candidate){
-            .method = m, .microbatch = microbatch_of(engine, m, firing), .ready = state->ready};
+        engine->candidates[count++] =
+            (struct troupe_candidate){.method = m,
+                                      .microbatch = microbatch_of(engine, m, firing),
+                                      .waits = has_unfinished_input(engine, m, firing),
+                                      .ready = state->ready};
     }
     return count;
 }

@@ -20,6 +20,7 @@
 #ifndef TROUPE_SCHEDULER_ORDER_H
 #define TROUPE_SCHEDULER_ORDER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "runtime/status.h"
@@ -32,6 +33,7 @@ extern "C" {
 struct troupe_candidate {
     int method;
     int microbatch; /* the method's next; 0 where there are no steps */
+    bool waits;     /* an input is issued in this island but not done: its ranks may have to wait */
     uint64_t ready; /* when it became a candidate: smaller is older, equal is the same moment */
 };
 

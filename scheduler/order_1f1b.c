@@ -18,6 +18,7 @@ enum urgency {
     URGENCY_ENCODER_FORWARD,
     URGENCY_USER,
     URGENCY_OUT_OF_TURN, /* of the language model's pair, the one whose turn it is not */
+    URGENCY_COUNT,
 };
 
 /* w of the comment above; the slots of the pool bound it further. */
@@ -76,16 +77,21 @@ static enum urgency urgency_of(const struct troupe_order_view *view, int m) {
     return URGENCY_USER;
 }
 
+/* What can run at once goes before what would hold its ranks up. */
+static int precedence_of(const struct troupe_order_view *view,
+                         const struct troupe_candidate *candidate) {
+    return (int)urgency_of(view, candidate->method) + (candidate->waits ? URGENCY_COUNT : 0);
+}
+
 static int pick(const struct troupe_order_view *view, const struct troupe_candidate *candidates,
                 int count) {
-    int best = 0;
-    enum urgency least = urgency_of(view, candidates[0].method);
+    int best = 0, least = precedence_of(view, &candidates[0]);
     for (int i = 1; i < count; i++) {
-        enum urgency urgency = urgency_of(view, candidates[i].method);
-        if (urgency < least ||
-            (urgency == least && troupe_candidate_is_older(&candidates[i], &candidates[best]))) {
+        int precedence = precedence_of(view, &candidates[i]);
+        if (precedence < least ||
+            (precedence == least && troupe_candidate_is_older(&candidates[i], &candidates[best]))) {
             best = i;
-            least = urgency;
+            least = precedence;
         }
     }
     return best;

@@ -51,7 +51,7 @@ struct scenario {
     struct module_plan modules[MODULES_MAX];
     int module_count;
     struct troupe_gang gangs[GANGS_MAX];
-    char gang_names[GANGS_MAX][40];
+    char gang_names[GANGS_MAX][64];
     int gang_ranks[GANGS_MAX][RANKS_MAX];
     struct gang_methods gang_methods[GANGS_MAX];
     struct troupe_method methods[METHODS_MAX];

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The program `troupe`: finds the subcommand and runs it. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "apps/troupe/command.h"
+#include "modules/train/config.h"
+#include "runtime/check.h"
+#include "runtime/options.h"
+#include "runtime/version.h"
+
+static const struct command *const commands[] = {
+    &command_train, &command_caption, &command_evaluate, &command_data, &command_info,
+};
+
+static const struct command *find_command(const char *name) {
+    for (size_t i = 0; i < TROUPE_COUNT_OF(commands); i++) {
+        if (strcmp(commands[i]->name, name) == 0) {
+            return commands[i];
+        }
+    }
+    return NULL;
+}
+
+int command_fail(const char *command) {
+    fprintf(stderr, "troupe %s: %s\n", command, troupe_last_error());
+    return EXIT_FAILED;
+}
+
+int command_usage(const struct command *command, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "troupe %s: ", command->name);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\nusage: troupe %s\n", command->usage);
+    return EXIT_USAGE;
+}
+
+static int help_all(FILE *file) {
+    fprintf(file, "troupe %s: trains multimodal models with a parallel layout for each module\n\n",
+            TROUPE_VERSION);
+    for (size_t i = 0; i < TROUPE_COUNT_OF(commands); i++) {
+        fprintf(file, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    }
+    fprintf(file, "  %-10s %s\n\n", "help",
+            "this page; `troupe help COMMAND`; `troupe help config`");
+    fprintf(file, "Start several ranks with `mpirun -n 4 troupe train ...`, with `srun --mpi=pmix "
+                  "-n 4 troupe train ...`,\nor as threads of one process with --ranks 4.\n");
+    return EXIT_DONE;
+}
+
+static int help(int argc, char **argv) {
+    if (argc < 2) {
+        return help_all(stdout);
+    }
+    if (strcmp(argv[1], "config") == 0) {
+        printf("keys of a config file, and of --set key.path=value:\n");
+        troupe_config_help(stdout);
+        return EXIT_DONE;
+    }
+    const struct command *command = find_command(argv[1]);
+    if (command == NULL) {
+        fprintf(stderr, "troupe help: no command '%s'\n", argv[1]);
+        help_all(stderr);
+        return EXIT_USAGE;
+    }
+    printf("usage: troupe %s\n\n%s\n\n%s", command->usage, command->summary, command->help);
+    return EXIT_DONE;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        help_all(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 ||
+        strcmp(argv[1], "-h") == 0) {
+        return help(argc - 1, argv + 1);
+    }
+    const struct command *command = find_command(argv[1]);
+    if (command == NULL) {
+        fprintf(stderr, "troupe: no command '%s'\n", argv[1]);
+        help_all(stderr);
+        return EXIT_USAGE;
+    }
+    if (troupe_options_load() != TROUPE_OK) {
+        return command_fail(command->name);
+    }
+    return command->run(argc - 1, argv + 1);
+}

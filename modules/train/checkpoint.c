@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "modules/train/checkpoint.h"
+
+#include <cjson/cJSON.h>
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "modules/checkpoint/safetensors.h"
+#include "modules/data/file.h"
+#include "modules/train/folder.h"
+#include "runtime/check.h"
+#include "runtime/memory.h"
+
+enum { MODEL, FIRST_MOMENTS, SECOND_MOMENTS, FILES };
+
+static const char *const file_names[FILES] = {"model.safetensors", "optimizer-m.safetensors",
+                                              "optimizer-v.safetensors"};
+static const char state_name[] = "state.json";
+
+struct path {
+    char text[PATH_MAX];
+};
+
+static struct path path_in(const char *folder, const char *name) {
+    struct path path;
+    int length = snprintf(path.text, sizeof path.text, "%s/%s", folder, name);
+    TROUPE_ASSERT(length < (int)sizeof path.text, "path of %d bytes", length);
+    return path;
+}
+
+/* ---- boxes ---- */
+
+static struct troupe_file_tensor file_tensor(const struct troupe_parameter_spec *spec) {
+    struct troupe_file_tensor tensor = {.dimensions = spec->dimensions};
+    snprintf(tensor.name, sizeof tensor.name, "%s", spec->name);
+    memcpy(tensor.shape, spec->shape, sizeof tensor.shape);
+    return tensor;
+}
+
+static struct troupe_file_box file_box(const struct troupe_parameter *parameter) {
+    struct troupe_file_box box = {.tensor = file_tensor(&parameter->spec)};
+    memcpy(box.begin, parameter->begin, sizeof box.begin);
+    memcpy(box.extent, parameter->extent, sizeof box.extent);
+    return box;
+}
+
+/* What parameter i keeps in file `which`. */
+static float *data_of(const struct troupe_parameter *parameters, int i,
+                      const troupe_optimizer *optimizer, int which) {
+    if (which == MODEL) {
+        return parameters[i].value;
+    }
+    struct troupe_moments moments = troupe_optimizer_moments(optimizer, i);
+    return which == FIRST_MOMENTS ? moments.first : moments.second;
+}
+
+/* ---- writing ---- */
+
+/* The whole model in order of the data: the same in every layout. */
+static int all_specs(const struct troupe_model_config *config, struct troupe_parameter_spec *out) {
+    const struct troupe_module_class *const *classes = troupe_module_classes();
+    int count = 0;
+    for (int i = 0; classes[i] != NULL; i++) {
+        struct troupe_shard whole = {.tp_count = 1,
+                                     .layer_end = classes[i]->layer_count(config),
+                                     .first_stage = true,
+                                     .last_stage = true};
+        count += classes[i]->specs(config, &whole, out != NULL ? out + count : NULL);
+    }
+    return count;
+}
+
+static troupe_status create_files(const struct troupe_checkpoint *checkpoint, const char *folder,
+                                  const struct troupe_file_tensor *tensors, int count) {
+    char step[32];
+    snprintf(step, sizeof step, "%" PRId64, checkpoint->step);
+    const struct troupe_file_metadata metadata[] = {{"format", "pt"}, {"step", step}};
+    const struct troupe_file_content content = {.tensors = tensors,
+                                                .tensor_count = count,
+                                                .metadata = metadata,
+                                                .metadata_count = TROUPE_COUNT_OF(metadata)};
+    for (int i = 0; i < FILES; i++) {
+        troupe_safetensors *file = NULL;
+        TROUPE_TRY(troupe_safetensors_create(path_in(folder, file_names[i]).text, &content, &file));
+        TROUPE_TRY(troupe_safetensors_close(file));
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status create_tensors(const struct troupe_checkpoint *checkpoint,
+                                    const char *folder) {
+    const struct troupe_model_config *config = &checkpoint->config->model;
+    struct troupe_parameter_spec *specs = NULL;
+    struct troupe_file_tensor *tensors = NULL;
+    int count = all_specs(config, NULL);
+    troupe_status status = TROUPE_NEW(&specs, count);
+    if (status == TROUPE_OK) {
+        status = TROUPE_NEW(&tensors, count);
+    }
+    if (status == TROUPE_OK) {
+        all_specs(config, specs);
+        for (int i = 0; i < count; i++) {
+            tensors[i] = file_tensor(&specs[i]);
+        }
+        status = create_files(checkpoint, folder, tensors, count);
+    }
+    troupe_free(specs);
+    troupe_free(tensors);
+    return status;
+}
+
+static void print_config(const void *arg, FILE *file) {
+    troupe_config_write(arg, file);
+}
+
+static void print_state(const void *arg, FILE *file) {
+    const struct troupe_checkpoint *checkpoint = arg;
+    char seed[32]; /* as text: JSON numbers end at 2^53 */
+    snprintf(seed, sizeof seed, "%" PRId64, checkpoint->config->train.seed);
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddNumberToObject(json, "format", TROUPE_CHECKPOINT_FORMAT);
+    cJSON_AddNumberToObject(json, "step", (double)checkpoint->step);
+    cJSON_AddNumberToObject(json, "position", (double)checkpoint->position);
+    cJSON_AddStringToObject(json, "seed", seed);
+    cJSON_AddStringToObject(json, "plan", checkpoint->plan);
+    char *text = cJSON_Print(json);
+    fprintf(file, "%s\n", text != NULL ? text : "");
+    cJSON_free(text);
+    cJSON_Delete(json);
+}
+
+/* Rank 0: the folder with every file in its full size. */
+static troupe_status create_folder(const struct troupe_checkpoint *checkpoint, const char *folder) {
+    TROUPE_TRY(troupe_folder_remove(folder)); /* of a save that died */
+    TROUPE_TRY(troupe_folder_make(folder));
+    TROUPE_TRY(create_tensors(checkpoint, folder));
+    TROUPE_TRY(troupe_folder_write_text(path_in(folder, "config.yaml").text, print_config,
+                                        checkpoint->config));
+    return troupe_folder_write_text(path_in(folder, state_name).text, print_state, checkpoint);
+}
+
+static bool is_mine(const struct troupe_checkpoint_shard *shard,
+                    const struct troupe_parameter *parameter) {
+    return shard->dp_index == 0 && !parameter->tied_copy &&
+           (shard->tp_index == 0 || parameter->spec.tp_dimension >= 0);
+}
+
+static troupe_status write_shard(troupe_safetensors *file,
+                                 const struct troupe_checkpoint_shard *shard, int which) {
+    for (int i = 0; i < shard->count; i++) {
+        if (is_mine(shard, &shard->parameters[i])) {
+            struct troupe_file_box box = file_box(&shard->parameters[i]);
+            TROUPE_TRY(troupe_safetensors_write_box(
+                file, &box, data_of(shard->parameters, i, shard->optimizer, which)));
+        }
+    }
+    return TROUPE_OK;
+}
+
+/* Every rank: its boxes into the files that rank 0 made. */
+static troupe_status write_boxes(const struct troupe_checkpoint *checkpoint, const char *folder) {
+    for (int which = 0; which < FILES; which++) {
+        troupe_safetensors *file = NULL;
+        TROUPE_TRY(troupe_safetensors_open(path_in(folder, file_names[which]).text,
+                                           TROUPE_FILE_WRITE, &file));
+        troupe_status status = TROUPE_OK;
+        for (int i = 0; status == TROUPE_OK && i < checkpoint->shard_count; i++) {
+            status = write_shard(file, &checkpoint->shards[i], which);
+        }
+        troupe_status closed = troupe_safetensors_close(file);
+        TROUPE_TRY(status);
+        TROUPE_TRY(closed);
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status rename_folder(const char *from, const char *to) {
+    if (rename(from, to) != 0) {
+        return troupe_fail(TROUPE_ERROR_IO, "%s: cannot be renamed to %s: %s", from, to,
+                           strerror(errno));
+    }
+    return TROUPE_OK;
+}
+
+/* Rank 0: gives the finished folder its name. An older one of this step (written before a resume
+ * from an earlier step) is moved aside first, for a folder with files cannot be replaced. */
+static troupe_status publish(const char *run_dir, const char *temporary, const char *folder) {
+    struct path old;
+    TROUPE_ASSERT(snprintf(old.text, sizeof old.text, "%s.old", folder) < (int)sizeof old.text,
+                  "path of %s", folder);
+    TROUPE_TRY(troupe_folder_sync(temporary));
+    TROUPE_TRY(troupe_folder_remove(old.text));
+    if (access(folder, F_OK) == 0) {
+        TROUPE_TRY(rename_folder(folder, old.text));
+    }
+    TROUPE_TRY(rename_folder(temporary, folder));
+    TROUPE_TRY(troupe_folder_sync(run_dir));
+    return troupe_folder_remove(old.text);
+}
+
+/* All ranks fail if one did; also a barrier. */
+static troupe_status agree(troupe_group *world, troupe_status status, const char *folder) {
+    int64_t failed = status != TROUPE_OK;
+    TROUPE_TRY(troupe_group_all_reduce(world, TROUPE_MAX, TROUPE_ELEMENT_INT64, &failed, 1));
+    if (status == TROUPE_OK && failed) {
+        return troupe_fail(TROUPE_ERROR_ABORTED, "%s: another rank could not write its part",
+                           folder);
+    }
+    return status;
+}
+
+static troupe_status save(const struct troupe_checkpoint *checkpoint) {
+    const char *run_dir = checkpoint->config->train.run_dir;
+    bool leads = troupe_group_index(checkpoint->world) == 0;
+    char name[64];
+    snprintf(name, sizeof name, "step-%" PRId64, checkpoint->step);
+    struct path folder = path_in(run_dir, name);
+    snprintf(name, sizeof name, "step-%" PRId64 ".tmp", checkpoint->step);
+    struct path temporary = path_in(run_dir, name);
+
+    troupe_status status = leads ? create_folder(checkpoint, temporary.text) : TROUPE_OK;
+    TROUPE_TRY(agree(checkpoint->world, status, folder.text));
+    status = write_boxes(checkpoint, temporary.text);
+    TROUPE_TRY(agree(checkpoint->world, status, folder.text));
+    status = leads ? publish(run_dir, temporary.text, folder.text) : TROUPE_OK;
+    return agree(checkpoint->world, status, folder.text);
+}
+
+troupe_status troupe_checkpoint_save(const struct troupe_checkpoint *checkpoint) {
+    bool steady = troupe_memory_is_steady();
+    troupe_memory_set_steady(false); /* files and their headers need memory; no step is running */
+    troupe_status status = save(checkpoint);
+    troupe_memory_set_steady(steady);
+    return status;
+}
+
+/* ---- reading ---- */
+
+static troupe_status parse_state(const char *path, const cJSON *json,
+                                 struct troupe_checkpoint_state *out) {
+    const cJSON *format = cJSON_GetObjectItemCaseSensitive(json, "format");
+    const cJSON *step = cJSON_GetObjectItemCaseSensitive(json, "step");
+    const cJSON *position = cJSON_GetObjectItemCaseSensitive(json, "position");
+    const cJSON *seed = cJSON_GetObjectItemCaseSensitive(json, "seed");
+    if (!cJSON_IsNumber(format) || !cJSON_IsNumber(step) || !cJSON_IsNumber(position) ||
+        !cJSON_IsString(seed)) {
+        return troupe_fail(TROUPE_ERROR_DATA,
+                           "%s: not the state of a checkpoint: format, step, position or seed is "
+                           "missing",
+                           path);
+    }
+    if (format->valuedouble != TROUPE_CHECKPOINT_FORMAT) {
+        return troupe_fail(TROUPE_ERROR_DATA, "%s: checkpoint format %g; this build reads %d", path,
+                           format->valuedouble, TROUPE_CHECKPOINT_FORMAT);
+    }
+    *out = (struct troupe_checkpoint_state){.step = (int64_t)step->valuedouble,
+                                            .position = (int64_t)position->valuedouble,
+                                            .seed = strtoll(seed->valuestring, NULL, 10)};
+    return TROUPE_OK;
+}
+
+troupe_status troupe_checkpoint_load_state(const char *folder,
+                                           struct troupe_checkpoint_state *out) {
+    struct path path = path_in(folder, state_name);
+    uint8_t *text = NULL;
+    size_t bytes = 0;
+    TROUPE_TRY(troupe_file_read(path.text, &text, &bytes));
+    cJSON *json = cJSON_ParseWithLength((const char *)text, bytes);
+    troupe_status status = parse_state(path.text, json, out);
+    cJSON_Delete(json);
+    troupe_free(text);
+    return status;
+}
+
+static troupe_status read_boxes(const char *folder, const struct troupe_parameter *parameters,
+                                int count, const troupe_optimizer *optimizer, int which) {
+    troupe_safetensors *file = NULL;
+    TROUPE_TRY(
+        troupe_safetensors_open(path_in(folder, file_names[which]).text, TROUPE_FILE_READ, &file));
+    troupe_status status = TROUPE_OK;
+    for (int i = 0; status == TROUPE_OK && i < count; i++) {
+        struct troupe_file_box box = file_box(&parameters[i]);
+        status = troupe_safetensors_read_box(file, &box, data_of(parameters, i, optimizer, which));
+    }
+    troupe_safetensors_close(file); /* of a file that was read: cannot fail */
+    return status;
+}
+
+troupe_status troupe_checkpoint_read_weights(const char *path,
+                                             const struct troupe_parameter *parameters, int count) {
+    return read_boxes(path, parameters, count, NULL, MODEL);
+}
+
+troupe_status troupe_checkpoint_read_moments(const char *path,
+                                             const struct troupe_parameter *parameters, int count,
+                                             const troupe_optimizer *optimizer) {
+    TROUPE_TRY(read_boxes(path, parameters, count, optimizer, FIRST_MOMENTS));
+    return read_boxes(path, parameters, count, optimizer, SECOND_MOMENTS);
+}
+
+/* N of "step-N", or -1. */
+static int64_t step_of(const char *name) {
+    static const char prefix[] = "step-";
+    if (strncmp(name, prefix, sizeof prefix - 1) != 0) {
+        return -1;
+    }
+    const char *digits = name + sizeof prefix - 1;
+    size_t length = strspn(digits, "0123456789");
+    bool whole = length > 0 && length < 19 && digits[length] == '\0';
+    return whole ? strtoll(digits, NULL, 10) : -1;
+}
+
+troupe_status troupe_checkpoint_newest(const char *run_dir, char *out, size_t bytes) {
+    DIR *entries = opendir(run_dir);
+    if (entries == NULL) {
+        return troupe_fail(TROUPE_ERROR_IO, "%s: no checkpoint to go on from: %s", run_dir,
+                           strerror(errno));
+    }
+    int64_t newest = -1;
+    const struct dirent *entry;
+    while ((entry = readdir(entries)) != NULL) {
+        int64_t step = step_of(entry->d_name);
+        if (step > newest &&
+            access(path_in(path_in(run_dir, entry->d_name).text, state_name).text, R_OK) == 0) {
+            newest = step;
+        }
+    }
+    closedir(entries);
+    if (newest < 0) {
+        return troupe_fail(TROUPE_ERROR_IO,
+                           "%s: no checkpoint to go on from: looked for folders step-N with a %s",
+                           run_dir, state_name);
+    }
+    int length = snprintf(out, bytes, "%s/step-%" PRId64, run_dir, newest);
+    TROUPE_ASSERT(length < (int)bytes, "path of %d bytes for %zu", length, bytes);
+    return TROUPE_OK;
+}

@@ -1,0 +1,590 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "modules/train/config.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <yaml.h>
+
+#include "runtime/check.h"
+
+enum key_type { KEY_INT, KEY_LONG, KEY_DOUBLE, KEY_BOOL, KEY_TEXT, KEY_PAIR, KEY_LIST };
+
+static const char *const type_names[] = {
+    [KEY_INT] = "integer",     [KEY_LONG] = "integer", [KEY_DOUBLE] = "number",
+    [KEY_BOOL] = "true/false", [KEY_TEXT] = "text",    [KEY_PAIR] = "[number, number]",
+    [KEY_LIST] = "[integers]",
+};
+
+struct key {
+    const char *path;
+    enum key_type type;
+    size_t offset;
+    const char *initial;
+    const char *help;
+};
+
+#define KEY(path, type, field, initial, help)                                                      \
+    { path, KEY_##type, offsetof(struct troupe_config, field), initial, help }
+
+#define PLACEMENT_KEYS(name, index)                                                                \
+    KEY("placement." name ".ranks", TEXT, placement.module[index].ranks, "",                       \
+        "rank list such as 0-3 or 0,2,5-7"),                                                       \
+        KEY("placement." name ".tp", INT, placement.module[index].tp, "0", "tensor parallel"),     \
+        KEY("placement." name ".cp", INT, placement.module[index].cp, "0", "context parallel"),    \
+        KEY("placement." name ".dp", INT, placement.module[index].dp, "0", "data parallel"),       \
+        KEY("placement." name ".pp", INT, placement.module[index].pp, "0", "pipeline parallel"),   \
+        KEY("placement." name ".ep", INT, placement.module[index].ep, "0", "expert parallel"),     \
+        KEY("placement." name ".etp", INT, placement.module[index].etp, "0",                       \
+            "tensor parallel of the experts"),                                                     \
+        KEY("placement." name ".sp", BOOL, placement.module[index].sp, "false",                    \
+            "sequence parallel"),                                                                  \
+        KEY("placement." name ".layers", LIST, placement.module[index].layers, "[]",               \
+            "layers of each pipeline stage; [] splits near-evenly")
+
+static const struct key keys[] = {
+    KEY("model.vision.layers", INT, model.vision.layers, "4", "transformer layers"),
+    KEY("model.vision.hidden", INT, model.vision.hidden, "192", "width"),
+    KEY("model.vision.heads", INT, model.vision.heads, "3", "attention heads"),
+    KEY("model.vision.ffn", INT, model.vision.ffn, "0", "MLP width; 0: 4 x hidden"),
+    KEY("model.vision.patch", INT, model.vision.patch, "8", "patch side in pixels"),
+    KEY("model.vision.image", INT, model.vision.image, "64", "largest picture side in pixels"),
+    KEY("model.projector.hidden", INT, model.projector.hidden, "384", "MLP width"),
+    KEY("model.llm.layers", INT, model.llm.layers, "6", "transformer layers"),
+    KEY("model.llm.hidden", INT, model.llm.hidden, "256", "width"),
+    KEY("model.llm.heads", INT, model.llm.heads, "8", "attention heads"),
+    KEY("model.llm.kv_heads", INT, model.llm.kv_heads, "0", "key/value heads; 0: heads"),
+    KEY("model.llm.ffn", INT, model.llm.ffn, "688", "SwiGLU width"),
+    KEY("model.llm.sequence", INT, model.llm.sequence, "192", "longest fused sequence in tokens"),
+    KEY("model.llm.vocabulary", INT, model.llm.vocabulary, "0", "0: the byte tokenizer's"),
+    KEY("model.llm.untied", BOOL, model.llm.untied, "false",
+        "a head of its own instead of the transposed token embedding"),
+    KEY("model.llm.rope_theta", DOUBLE, model.llm.rope_theta, "10000", "RoPE base"),
+    KEY("model.llm.norm_eps", DOUBLE, model.llm.norm_eps, "1e-5", "RMSNorm epsilon"),
+
+    KEY("data.train", TEXT, data.train, "", "WebDataset shards (glob) to train on"),
+    KEY("data.heldout", TEXT, data.heldout, "", "WebDataset shards (glob) held out"),
+    KEY("data.index", TEXT, data.index, "", "index of the training shards; empty: beside them"),
+    KEY("data.max_images", INT, data.max_images, "1", "most pictures in a sample"),
+    KEY("data.skip_undecodable", BOOL, data.skip_undecodable, "false",
+        "leave out samples whose picture does not decode"),
+    KEY("data.truncate", BOOL, data.truncate, "false", "cut captions that exceed the sequence"),
+    KEY("data.synthetic.samples", INT, data.synthetic.samples, "0",
+        "seeded samples instead of shards; 0: none"),
+    KEY("data.synthetic.images_min", INT, data.synthetic.images_min, "1", "pictures per sample"),
+    KEY("data.synthetic.images_max", INT, data.synthetic.images_max, "1", "pictures per sample"),
+    KEY("data.synthetic.text_min", INT, data.synthetic.text_min, "8", "caption bytes"),
+    KEY("data.synthetic.text_max", INT, data.synthetic.text_max, "48", "caption bytes"),
+    KEY("data.synthetic.text_only", DOUBLE, data.synthetic.text_only, "0",
+        "fraction of samples without pictures"),
+
+    KEY("train.run_dir", TEXT, train.run_dir, "runs/train", "metrics, log, checkpoints"),
+    KEY("train.seed", LONG, train.seed, "1", "of weights and sample order"),
+    KEY("train.steps", INT, train.steps, "300", "optimizer steps"),
+    KEY("train.global_batch", INT, train.global_batch, "32", "samples per step"),
+    KEY("train.microbatches", INT, train.microbatches, "4", "slices of the global batch"),
+    KEY("train.lr", DOUBLE, train.lr, "1e-3", "peak learning rate"),
+    KEY("train.lr_min", DOUBLE, train.lr_min, "0", "learning rate at the end of the cosine"),
+    KEY("train.warmup", INT, train.warmup, "0", "steps of linear warm-up"),
+    KEY("train.betas", PAIR, train.betas, "[0.9, 0.95]", "AdamW"),
+    KEY("train.eps", DOUBLE, train.eps, "1e-8", "AdamW"),
+    KEY("train.weight_decay", DOUBLE, train.weight_decay, "0.01", "AdamW, decoupled"),
+    KEY("train.clip", DOUBLE, train.clip, "1", "global gradient norm; 0: off"),
+    KEY("train.dtype", TEXT, train.dtype, "float32", "float32"),
+    KEY("train.device", TEXT, train.device, "cpu", "cpu"),
+    KEY("train.workers", INT, train.workers, "0", "threads per rank; 0: its share of the cores"),
+    KEY("train.checkpoint_every", INT, train.checkpoint_every, "0", "steps; 0: only at the end"),
+
+    KEY("placement.policy", TEXT, placement.policy, "manual",
+        "homogeneous, colocated, disjoint, manual, or a shared object"),
+    PLACEMENT_KEYS("vision", 0),
+    PLACEMENT_KEYS("projector", 1),
+    PLACEMENT_KEYS("llm", 2),
+
+    KEY("schedule.order", TEXT, schedule.order, "1f1b", "fifo, 1f1b, or a shared object"),
+    KEY("schedule.look_ahead", INT, schedule.look_ahead, "2", "tickets a rank holds at a time"),
+    KEY("schedule.credits", INT, schedule.credits, "2", "messages in flight per edge"),
+    KEY("schedule.slots", INT, schedule.slots, "0",
+        "activation slots per actor; 0: the pipeline's depth"),
+
+    KEY("comm.provider", TEXT, comm.provider, "auto", "auto, shm, tcp or mpi"),
+    KEY("comm.stall_s", DOUBLE, comm.stall_s, "120", "seconds without progress before giving up"),
+};
+
+static const char *skip_space(const char *text) {
+    return text + strspn(text, " \t");
+}
+
+static troupe_status parse_long(const char *text, long low, long high, long *out) {
+    char *end = NULL;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (end == text || *skip_space(end) != '\0' || errno != 0 || value < low || value > high) {
+        return TROUPE_ERROR_INVALID;
+    }
+    *out = value;
+    return TROUPE_OK;
+}
+
+static troupe_status parse_double(const char *text, double *out) {
+    char *end = NULL;
+    double value = strtod(text, &end);
+    if (end == text || *skip_space(end) != '\0' || !(value - value == 0)) {
+        return TROUPE_ERROR_INVALID;
+    }
+    *out = value;
+    return TROUPE_OK;
+}
+
+/* "[1, 2]": calls item for each element. */
+static troupe_status parse_list(const char *text, troupe_status (*item)(void *to, const char *text),
+                                void *to) {
+    char copy[TROUPE_CONFIG_TEXT_BYTES];
+    size_t length = strlen(text);
+    if (length < 2 || length >= sizeof copy || text[0] != '[' || text[length - 1] != ']') {
+        return TROUPE_ERROR_INVALID;
+    }
+    memcpy(copy, text + 1, length - 2);
+    copy[length - 2] = '\0';
+    char *rest = NULL;
+    for (char *part = strtok_r(copy, ",", &rest); part != NULL; part = strtok_r(NULL, ",", &rest)) {
+        TROUPE_TRY(item(to, skip_space(part)));
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status add_to_list(void *to, const char *text) {
+    struct troupe_config_list *list = to;
+    long value = 0;
+    if (list->count == TROUPE_CONFIG_LIST_MAX) {
+        return TROUPE_ERROR_INVALID;
+    }
+    TROUPE_TRY(parse_long(text, INT_MIN, INT_MAX, &value));
+    list->values[list->count++] = (int)value;
+    return TROUPE_OK;
+}
+
+struct pair_parser {
+    double values[2];
+    int count;
+};
+
+static troupe_status add_to_pair(void *to, const char *text) {
+    struct pair_parser *pair = to;
+    if (pair->count == 2) {
+        return TROUPE_ERROR_INVALID;
+    }
+    return parse_double(text, &pair->values[pair->count++]);
+}
+
+static troupe_status parse_pair(const char *text, double out[2]) {
+    struct pair_parser pair = {.count = 0};
+    TROUPE_TRY(parse_list(text, add_to_pair, &pair));
+    if (pair.count != 2) {
+        return TROUPE_ERROR_INVALID;
+    }
+    memcpy(out, pair.values, sizeof pair.values);
+    return TROUPE_OK;
+}
+
+static troupe_status parse_bool(const char *text, bool *out) {
+    if (strcmp(text, "true") == 0) {
+        *out = true;
+    } else if (strcmp(text, "false") == 0) {
+        *out = false;
+    } else {
+        return TROUPE_ERROR_INVALID;
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status parse_text(const char *text, char *out) {
+    if (strlen(text) >= TROUPE_CONFIG_TEXT_BYTES) {
+        return TROUPE_ERROR_INVALID;
+    }
+    memcpy(out, text, strlen(text) + 1);
+    return TROUPE_OK;
+}
+
+static troupe_status parse_value(const struct key *key, const char *text, void *field) {
+    long number = 0;
+    switch (key->type) {
+    case KEY_INT:
+        TROUPE_TRY(parse_long(text, INT_MIN, INT_MAX, &number));
+        *(int *)field = (int)number;
+        return TROUPE_OK;
+    case KEY_LONG:
+        TROUPE_TRY(parse_long(text, LONG_MIN, LONG_MAX, &number));
+        *(int64_t *)field = number;
+        return TROUPE_OK;
+    case KEY_DOUBLE:
+        return parse_double(text, field);
+    case KEY_BOOL:
+        return parse_bool(text, field);
+    case KEY_TEXT:
+        return parse_text(text, field);
+    case KEY_PAIR:
+        return parse_pair(text, field);
+    case KEY_LIST:
+        ((struct troupe_config_list *)field)->count = 0;
+        return parse_list(text, add_to_list, field);
+    }
+    return TROUPE_ERROR_INVALID;
+}
+
+static void print_value(const struct key *key, const void *field, FILE *file) {
+    switch (key->type) {
+    case KEY_INT:
+        fprintf(file, "%d", *(const int *)field);
+        break;
+    case KEY_LONG:
+        fprintf(file, "%lld", (long long)*(const int64_t *)field);
+        break;
+    case KEY_DOUBLE:
+        fprintf(file, "%.17g", *(const double *)field);
+        break;
+    case KEY_BOOL:
+        fputs(*(const bool *)field ? "true" : "false", file);
+        break;
+    case KEY_TEXT:
+        fprintf(file, "\"%s\"", (const char *)field);
+        break;
+    case KEY_PAIR:
+        fprintf(file, "[%.17g, %.17g]", ((const double *)field)[0], ((const double *)field)[1]);
+        break;
+    case KEY_LIST: {
+        const struct troupe_config_list *list = field;
+        fputc('[', file);
+        for (int i = 0; i < list->count; i++) {
+            fprintf(file, "%s%d", i > 0 ? ", " : "", list->values[i]);
+        }
+        fputc(']', file);
+        break;
+    }
+    }
+}
+
+static const struct key *find_key(const char *path) {
+    for (size_t i = 0; i < TROUPE_COUNT_OF(keys); i++) {
+        if (strcmp(keys[i].path, path) == 0) {
+            return &keys[i];
+        }
+    }
+    return NULL;
+}
+
+/* Is path a proper prefix of some key ("train" of "train.lr")? */
+static bool is_section(const char *path) {
+    size_t length = strlen(path);
+    for (size_t i = 0; i < TROUPE_COUNT_OF(keys); i++) {
+        if (strncmp(keys[i].path, path, length) == 0 && keys[i].path[length] == '.') {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Levenshtein (1966) distance, one row at a time. */
+static int edit_distance(const char *a, const char *b) {
+    enum { LONGEST = 128 };
+    int row[LONGEST + 1];
+    int a_length = (int)strnlen(a, LONGEST), b_length = (int)strnlen(b, LONGEST);
+    for (int j = 0; j <= b_length; j++) {
+        row[j] = j;
+    }
+    for (int i = 1; i <= a_length; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= b_length; j++) {
+            int change = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            int insert = row[j - 1] + 1, delete = row[j] + 1;
+            row[j] = change < insert ? change : insert;
+            row[j] = row[j] < delete ? row[j] : delete;
+        }
+    }
+    return row[b_length];
+}
+
+static const char *nearest_key(const char *path) {
+    const char *best = keys[0].path;
+    int best_distance = INT_MAX;
+    for (size_t i = 0; i < TROUPE_COUNT_OF(keys); i++) {
+        int distance = edit_distance(path, keys[i].path);
+        if (distance < best_distance) {
+            best_distance = distance;
+            best = keys[i].path;
+        }
+    }
+    return best;
+}
+
+/* `where` is "demo.yaml:12" or "--set". */
+static troupe_status set_key(struct troupe_config *config, const char *where, const char *path,
+                             const char *text) {
+    const struct key *key = find_key(path);
+    if (key == NULL) {
+        return troupe_fail(TROUPE_ERROR_INVALID, "%s: unknown key '%s'; did you mean '%s'?", where,
+                           path, nearest_key(path));
+    }
+    if (parse_value(key, text, (char *)config + key->offset) != TROUPE_OK) {
+        return troupe_fail(TROUPE_ERROR_INVALID, "%s: %s: '%s' is not of type %s", where, path,
+                           text, type_names[key->type]);
+    }
+    return TROUPE_OK;
+}
+
+void troupe_config_init(struct troupe_config *config) {
+    memset(config, 0, sizeof *config);
+    for (size_t i = 0; i < TROUPE_COUNT_OF(keys); i++) {
+        troupe_status status =
+            parse_value(&keys[i], keys[i].initial, (char *)config + keys[i].offset);
+        TROUPE_ASSERT(status == TROUPE_OK, "default of %s: '%s'", keys[i].path, keys[i].initial);
+    }
+}
+
+/* --- YAML ---------------------------------------------------------------------------------- */
+
+struct yaml_walk {
+    struct troupe_config *config;
+    const char *path; /* of the file */
+    yaml_document_t *document;
+};
+
+static const char *where_is(const struct yaml_walk *walk, const yaml_node_t *node, char *out,
+                            size_t bytes) {
+    snprintf(out, bytes, "%s:%zu", walk->path, node->start_mark.line + 1);
+    return out;
+}
+
+/* [a, b] of scalars back to text, so that files and --set share one parser. */
+static troupe_status sequence_text(const struct yaml_walk *walk, const yaml_node_t *node, char *out,
+                                   size_t bytes) {
+    size_t used = (size_t)snprintf(out, bytes, "[");
+    for (yaml_node_item_t *item = node->data.sequence.items.start;
+         item < node->data.sequence.items.top; item++) {
+        const yaml_node_t *value = yaml_document_get_node(walk->document, *item);
+        if (value->type != YAML_SCALAR_NODE || used + value->data.scalar.length + 4 > bytes) {
+            return TROUPE_ERROR_INVALID;
+        }
+        used += (size_t)snprintf(out + used, bytes - used, "%s%s", used > 1 ? ", " : "",
+                                 (const char *)value->data.scalar.value);
+    }
+    snprintf(out + used, bytes - used, "]");
+    return TROUPE_OK;
+}
+
+static troupe_status read_mapping(const struct yaml_walk *walk, const yaml_node_t *node,
+                                  const char *prefix);
+
+static troupe_status read_entry(const struct yaml_walk *walk, const yaml_node_t *name,
+                                const yaml_node_t *value, const char *prefix) {
+    char where[TROUPE_CONFIG_TEXT_BYTES], path[TROUPE_CONFIG_TEXT_BYTES];
+    char text[TROUPE_CONFIG_TEXT_BYTES];
+    where_is(walk, name, where, sizeof where);
+    if (name->type != YAML_SCALAR_NODE) {
+        return troupe_fail(TROUPE_ERROR_INVALID, "%s: a key must be a word", where);
+    }
+    int used = snprintf(path, sizeof path, "%s%s%s", prefix, prefix[0] != '\0' ? "." : "",
+                        (const char *)name->data.scalar.value);
+    if (used >= (int)sizeof path) {
+        return troupe_fail(TROUPE_ERROR_INVALID, "%s: key longer than %zu bytes", where,
+                           sizeof path);
+    }
+    switch (value->type) {
+    case YAML_MAPPING_NODE:
+        if (!is_section(path)) {
+            return troupe_fail(TROUPE_ERROR_INVALID, "%s: unknown key '%s'; did you mean '%s'?",
+                               where, path, nearest_key(path));
+        }
+        return read_mapping(walk, value, path);
+    case YAML_SEQUENCE_NODE:
+        if (sequence_text(walk, value, text, sizeof text) != TROUPE_OK) {
+            return troupe_fail(TROUPE_ERROR_INVALID, "%s: %s: the list is too long or nested",
+                               where, path);
+        }
+        return set_key(walk->config, where, path, text);
+    default:
+        if (is_section(path)) {
+            return troupe_fail(TROUPE_ERROR_INVALID, "%s: %s must be a mapping {key: value}", where,
+                               path);
+        }
+        return set_key(walk->config, where, path, (const char *)value->data.scalar.value);
+    }
+}
+
+static troupe_status read_mapping(const struct yaml_walk *walk, const yaml_node_t *node,
+                                  const char *prefix) {
+    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start;
+         pair < node->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *name = yaml_document_get_node(walk->document, pair->key);
+        for (yaml_node_pair_t *other = node->data.mapping.pairs.start; other < pair; other++) {
+            const yaml_node_t *earlier = yaml_document_get_node(walk->document, other->key);
+            if (name->type == YAML_SCALAR_NODE && earlier->type == YAML_SCALAR_NODE &&
+                strcmp((char *)name->data.scalar.value, (char *)earlier->data.scalar.value) == 0) {
+                return troupe_fail(TROUPE_ERROR_INVALID, "%s:%zu: key '%s' stands here twice",
+                                   walk->path, name->start_mark.line + 1,
+                                   (char *)name->data.scalar.value);
+            }
+        }
+        TROUPE_TRY(
+            read_entry(walk, name, yaml_document_get_node(walk->document, pair->value), prefix));
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status read_document(struct troupe_config *config, const char *path,
+                                   yaml_parser_t *parser) {
+    yaml_document_t document;
+    if (!yaml_parser_load(parser, &document)) {
+        return troupe_fail(TROUPE_ERROR_INVALID, "%s:%zu: not YAML: %s", path,
+                           parser->problem_mark.line + 1, parser->problem);
+    }
+    struct yaml_walk walk = {.config = config, .path = path, .document = &document};
+    const yaml_node_t *root = yaml_document_get_root_node(&document);
+    troupe_status status = TROUPE_OK;
+    if (root == NULL || root->type != YAML_MAPPING_NODE) {
+        status = troupe_fail(TROUPE_ERROR_INVALID, "%s: the file holds no mapping of keys", path);
+    } else {
+        status = read_mapping(&walk, root, "");
+    }
+    yaml_document_delete(&document);
+    return status;
+}
+
+troupe_status troupe_config_read(struct troupe_config *config, const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) {
+        return troupe_fail(TROUPE_ERROR_IO, "%s: %s", path, strerror(errno));
+    }
+    yaml_parser_t parser;
+    if (!yaml_parser_initialize(&parser)) {
+        fclose(file);
+        return troupe_fail(TROUPE_ERROR_MEMORY, "%s: no memory for the YAML parser", path);
+    }
+    yaml_parser_set_input_file(&parser, file);
+    troupe_status status = read_document(config, path, &parser);
+    yaml_parser_delete(&parser);
+    fclose(file);
+    return status;
+}
+
+troupe_status troupe_config_set(struct troupe_config *config, const char *assignment) {
+    char path[TROUPE_CONFIG_TEXT_BYTES];
+    const char *equals = strchr(assignment, '=');
+    if (equals == NULL || (size_t)(equals - assignment) >= sizeof path) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "--set %s: write it as key.path=value, such as train.steps=10",
+                           assignment);
+    }
+    memcpy(path, assignment, (size_t)(equals - assignment));
+    path[equals - assignment] = '\0';
+    return set_key(config, "--set", path, equals + 1);
+}
+
+/* --- checks -------------------------------------------------------------------------------- */
+
+static troupe_status at_least(const char *key, int64_t value, int64_t least) {
+    if (value < least) {
+        return troupe_fail(TROUPE_ERROR_INVALID, "%s is %lld, but must be at least %lld", key,
+                           (long long)value, (long long)least);
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status must_be(const char *key, const char *value, const char *only) {
+    if (strcmp(value, only) != 0) {
+        return troupe_fail(TROUPE_ERROR_INVALID, "%s is '%s', but this build knows only '%s'", key,
+                           value, only);
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status check_axes(const struct troupe_config *config) {
+    static const char *const names[TROUPE_CONFIG_MODULES] = {"vision", "projector", "llm"};
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        const struct troupe_config_placement *p = &config->placement.module[i];
+        if (p->cp > 1 || p->ep > 1 || p->etp > 1 || p->sp) {
+            return troupe_fail(TROUPE_ERROR_INVALID,
+                               "placement.%s: cp, ep, etp and sp are not built yet; remove them "
+                               "or set them to 1 (false)",
+                               names[i]);
+        }
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status check_train(const struct troupe_config *config) {
+    TROUPE_TRY(at_least("train.steps", config->train.steps, 0));
+    TROUPE_TRY(at_least("train.microbatches", config->train.microbatches, 1));
+    if (config->train.global_batch < config->train.microbatches) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "train.global_batch %d is smaller than train.microbatches %d",
+                           config->train.global_batch, config->train.microbatches);
+    }
+    TROUPE_TRY(at_least("train.warmup", config->train.warmup, 0));
+    TROUPE_TRY(at_least("train.checkpoint_every", config->train.checkpoint_every, 0));
+    TROUPE_TRY(at_least("train.workers", config->train.workers, 0));
+    const double *betas = config->train.betas;
+    if (!(betas[0] >= 0 && betas[0] < 1 && betas[1] >= 0 && betas[1] < 1)) {
+        return troupe_fail(TROUPE_ERROR_INVALID, "train.betas [%g, %g] must lie in [0, 1)",
+                           betas[0], betas[1]);
+    }
+    if (!(config->train.lr >= 0 && config->train.lr_min >= 0 && config->train.eps > 0 &&
+          config->train.clip >= 0)) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "train.lr, lr_min and clip must not be negative, and eps not zero");
+    }
+    TROUPE_TRY(must_be("train.dtype", config->train.dtype, "float32"));
+    return must_be("train.device", config->train.device, "cpu");
+}
+
+troupe_status troupe_config_resolve(struct troupe_config *config) {
+    TROUPE_TRY(troupe_model_config_resolve(&config->model));
+    TROUPE_TRY(check_train(config));
+    TROUPE_TRY(check_axes(config));
+    TROUPE_TRY(at_least("data.max_images", config->data.max_images, 0));
+    TROUPE_TRY(at_least("schedule.look_ahead", config->schedule.look_ahead, 1));
+    TROUPE_TRY(at_least("schedule.credits", config->schedule.credits, 1));
+    TROUPE_TRY(at_least("schedule.slots", config->schedule.slots, 0));
+    bool shards = config->data.train[0] != '\0';
+    bool synthetic = config->data.synthetic.samples > 0;
+    if (shards == synthetic) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "give either data.train (shards) or data.synthetic.samples, not %s",
+                           shards ? "both" : "neither");
+    }
+    return TROUPE_OK;
+}
+
+void troupe_config_write(const struct troupe_config *config, FILE *file) {
+    const char *previous = "";
+    for (size_t i = 0; i < TROUPE_COUNT_OF(keys); i++) {
+        const char *path = keys[i].path;
+        size_t shared = 0; /* bytes of `path` up to the last '.' that the previous key shares */
+        for (size_t j = 0; path[j] != '\0' && path[j] == previous[j]; j++) {
+            shared = path[j] == '.' ? j + 1 : shared;
+        }
+        int depth = 0;
+        for (size_t j = 0; j < shared; j++) {
+            depth += path[j] == '.';
+        }
+        for (const char *word = path + shared, *dot; (dot = strchr(word, '.')) != NULL;
+             word = dot + 1) {
+            fprintf(file, "%*s%.*s:\n", 2 * depth++, "", (int)(dot - word), word);
+        }
+        fprintf(file, "%*s%s: ", 2 * depth, "", strrchr(path, '.') + 1);
+        print_value(&keys[i], (const char *)config + keys[i].offset, file);
+        fputc('\n', file);
+        previous = path;
+    }
+}
+
+void troupe_config_help(FILE *file) {
+    for (size_t i = 0; i < TROUPE_COUNT_OF(keys); i++) {
+        fprintf(file, "  %-30s %-16s %s (default: %s)\n", keys[i].path, type_names[keys[i].type],
+                keys[i].help, keys[i].initial[0] != '\0' ? keys[i].initial : "none");
+    }
+}

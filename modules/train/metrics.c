@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "modules/train/metrics.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/check.h"
+
+static const char *const module_names[TROUPE_CONFIG_MODULES] = {"vision", "projector", "llm"};
+
+/* The byte after the last line whose step is at most `position`; lines are in order of step. */
+static long end_of_position(FILE *file, int64_t position) {
+    static const char prefix[] = "{\"step\": ";
+    char *line = NULL;
+    size_t capacity = 0;
+    long end = 0;
+    while (getline(&line, &capacity, file) > 0) {
+        if (strncmp(line, prefix, sizeof prefix - 1) != 0 ||
+            strtoll(line + sizeof prefix - 1, NULL, 10) > position) {
+            break;
+        }
+        end = ftell(file);
+    }
+    free(line); /* getline's */
+    return end;
+}
+
+troupe_status troupe_metrics_open(const char *run_dir, int64_t position, FILE **out) {
+    char path[TROUPE_CONFIG_TEXT_BYTES + 32];
+    snprintf(path, sizeof path, "%s/metrics.jsonl", run_dir);
+    FILE *file = fopen(path, position > 0 ? "r+" : "w");
+    if (file == NULL && position > 0 && errno == ENOENT) {
+        file = fopen(path, "w");
+    }
+    if (file == NULL) {
+        return troupe_fail(TROUPE_ERROR_IO, "%s: %s", path, strerror(errno));
+    }
+    long end = position > 0 ? end_of_position(file, position) : 0;
+    if (fseek(file, end, SEEK_SET) != 0 || ftruncate(fileno(file), end) != 0) {
+        troupe_status status = troupe_fail(TROUPE_ERROR_IO, "%s: %s", path, strerror(errno));
+        fclose(file);
+        return status;
+    }
+    *out = file;
+    return TROUPE_OK;
+}
+
+static void write_modules(FILE *file, const char *name, const double *values) {
+    fprintf(file, ", \"%s\": {", name);
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        fprintf(file, "%s\"%s\": %.4g", i > 0 ? ", " : "", module_names[i], values[i]);
+    }
+    fputc('}', file);
+}
+
+troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *r) {
+    double seconds = r->step_ms * 1e-3;
+    fprintf(file, "{\"step\": %" PRId64 ", \"loss\": %.9g, \"grad_norm\": %.9g", r->step, r->loss,
+            r->grad_norm);
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        fprintf(file, ", \"grad_norm_%s\": %.9g", module_names[i], r->module_norm[i]);
+    }
+    fprintf(file,
+            ", \"lr\": %.9g, \"tokens\": %" PRId64 ", \"images\": %" PRId64
+            ", \"step_ms\": %.3f, \"tokens_per_s\": %.1f, \"model_tflops\": %.6g",
+            r->lr, r->tokens, r->images, r->step_ms, (double)r->tokens / seconds,
+            r->flops / seconds * 1e-12);
+    write_modules(file, "compute_ms", r->compute_ms);
+    write_modules(file, "wait_ms", r->wait_ms);
+    fprintf(file, ", \"bytes\": {");
+    for (int i = 0; i < r->edge_count; i++) {
+        fprintf(file, "%s\"%s\": %.0f", i > 0 ? ", " : "", r->edges[i].name, r->edges[i].bytes);
+    }
+    fprintf(file, "}}\n");
+    if (fflush(file) != 0) {
+        return troupe_fail(TROUPE_ERROR_IO, "metrics.jsonl: %s", strerror(errno));
+    }
+    return TROUPE_OK;
+}
+
+void troupe_metrics_progress(const struct troupe_step_report *report, int64_t steps,
+                             double seconds_left, char *out, size_t bytes) {
+    long left = (long)(seconds_left + 0.5);
+    snprintf(out, bytes,
+             "step %" PRId64 "/%" PRId64 "  loss %.4f  norm %.2f  %.0f tokens/s  %ldm%02lds left",
+             report->step, steps, report->loss, report->grad_norm,
+             (double)report->tokens / (report->step_ms * 1e-3), left / 60, left % 60);
+}

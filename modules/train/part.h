@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A part of the job on this rank: one stage shard with its groups, its gradient reduction and its
+ * optimizer, as an actor. `forward`, `backward_input` and `backward_weight` fire per microbatch;
+ * `reduce_gradients` posts the sums over DP once the last microbatch is done, in a lane of its own,
+ * and nothing but the update waits for it.
+ *
+ * Ownership: create/destroy by the training object, after the runtime. Threads: the rank's thread.
+ * Failure: what the stage, the groups or the optimizer says.
+ */
+#ifndef TROUPE_MODULES_TRAIN_PART_H
+#define TROUPE_MODULES_TRAIN_PART_H
+
+#include "actors/actor.h"
+#include "modules/optim/optimizer.h"
+#include "modules/train/plan.h"
+#include "modules/train/stage.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Neighbouring gradients that one collective sums. */
+struct troupe_gradient_run {
+    float *data;
+    int64_t count;
+    troupe_group *group;
+    struct troupe_collective operation;
+};
+
+struct troupe_part {
+    int module;
+    int gang;
+    struct troupe_stage *stage;
+    troupe_group *tp;   /* NULL: alone */
+    troupe_group *dp;   /* NULL: alone */
+    troupe_group *tied; /* first and last stage's copies of tied parameters; NULL: none */
+    struct troupe_gradient_run *runs;
+    int run_count;
+    troupe_optimizer *optimizer;
+};
+
+struct troupe_part_options {
+    const struct troupe_config *config;
+    const struct troupe_plan *plan;
+    int module;
+    int stage; /* this rank's coordinates in the module's mesh */
+    int dp;
+    int tp;
+    int slots;
+    const troupe_sample_plan *samples;
+    troupe_source *source;
+    troupe_stream *stream;
+    troupe_comm *comm;
+};
+
+/* Ports of the actor, by name. */
+#define TROUPE_PART_ROWS_IN       "rows_in"
+#define TROUPE_PART_ROWS_OUT      "rows_out"
+#define TROUPE_PART_GRADIENTS_IN  "gradients_in"
+#define TROUPE_PART_GRADIENTS_OUT "gradients_out"
+
+extern const struct troupe_actor_class troupe_part_class;
+
+troupe_status troupe_part_create(const struct troupe_part_options *options,
+                                 struct troupe_part **out);
+/* Accepts NULL. */
+void troupe_part_destroy(struct troupe_part *part);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "modules/train/plan.h"
+
+#include <stdio.h>
+
+#include "comm/layout.h"
+#include "runtime/check.h"
+#include "runtime/memory.h"
+#include "scheduler/place.h"
+
+enum { VISION, PROJECTOR, LLM };
+
+/* Floating-point numbers per parameter while training: value, gradient, two moments. */
+enum { FLOATS_PER_PARAMETER = 4 };
+
+static struct troupe_shard whole(const struct troupe_model_config *config,
+                                 const struct troupe_module_class *class) {
+    return (struct troupe_shard){.tp_count = 1,
+                                 .layer_end = class->layer_count(config),
+                                 .first_stage = true,
+                                 .last_stage = true};
+}
+
+static troupe_status count_parameters(const struct troupe_model_config *config,
+                                      const struct troupe_module_class *class, double *out) {
+    struct troupe_shard shard = whole(config, class);
+    struct troupe_parameter_spec *specs = NULL;
+    int count = class->specs(config, &shard, NULL);
+    TROUPE_TRY(TROUPE_NEW(&specs, count));
+    class->specs(config, &shard, specs);
+    *out = 0;
+    for (int i = 0; i < count; i++) {
+        double elements = 1;
+        for (int d = 0; d < specs[i].dimensions; d++) {
+            elements *= (double)specs[i].shape[d];
+        }
+        *out += elements;
+    }
+    troupe_free(specs);
+    return TROUPE_OK;
+}
+
+/* What the config says of one module; `ranks` and `layers` are the caller's memory. */
+struct wish {
+    int *ranks;
+    int layers[TROUPE_CONFIG_LIST_MAX];
+    struct troupe_place_divisible divisible[2];
+};
+
+static troupe_status read_wish(const struct troupe_config *config, int index, int rank_count,
+                               struct wish *memory, struct troupe_place_layout *out) {
+    const struct troupe_config_placement *p = &config->placement.module[index];
+    TROUPE_TRY(TROUPE_NEW(&memory->ranks, rank_count));
+    *out = (struct troupe_place_layout){.ranks = memory->ranks,
+                                        .tp = p->tp,
+                                        .cp = p->cp,
+                                        .dp = p->dp,
+                                        .pp = p->pp,
+                                        .layers = memory->layers,
+                                        .layers_count = p->layers.count};
+    for (int i = 0; i < p->layers.count; i++) {
+        memory->layers[i] = p->layers.values[i];
+    }
+    if (p->ranks[0] == '\0') {
+        return TROUPE_OK;
+    }
+    troupe_status status =
+        troupe_ranks_parse(p->ranks, rank_count, memory->ranks, &out->rank_count);
+    if (status != TROUPE_OK) {
+        return troupe_fail_in(status, "placement.%s.ranks", troupe_module_classes()[index]->name);
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status describe_module(const struct troupe_config *config, int index, int rank_count,
+                                     struct wish *wish, struct troupe_place_module *out) {
+    const struct troupe_module_class *class = troupe_module_classes()[index];
+    const struct troupe_model_config *model = &config->model;
+    double parameters = 0;
+    TROUPE_TRY(count_parameters(model, class, &parameters));
+    int side = model->vision.image / model->vision.patch;
+    double rows =
+        index == LLM ? model->llm.sequence : (double)side * side * config->data.max_images;
+    *out = (struct troupe_place_module){
+        .name = class->name,
+        .depth = LLM - index,
+        .follows = index == PROJECTOR ? 1 + VISION : 0,
+        .layers = index == PROJECTOR ? 0 : class->layer_count(model),
+        .cost = parameters * rows,
+        .bytes = parameters * FLOATS_PER_PARAMETER * sizeof(float),
+        .divisible = wish->divisible,
+    };
+    if (index == VISION) {
+        wish->divisible[out->divisible_count++] =
+            (struct troupe_place_divisible){"heads", model->vision.heads};
+    } else if (index == LLM) {
+        wish->divisible[out->divisible_count++] =
+            (struct troupe_place_divisible){"heads", model->llm.heads};
+        wish->divisible[out->divisible_count++] =
+            (struct troupe_place_divisible){"kv_heads", model->llm.kv_heads};
+    }
+    return read_wish(config, index, rank_count, wish, &out->wish);
+}
+
+static troupe_status take_layout(const struct troupe_config *config, int index,
+                                 const struct troupe_place_layout *layout,
+                                 struct troupe_module_plan *out) {
+    out->module_class = troupe_module_classes()[index];
+    out->tp = layout->tp;
+    out->dp = layout->dp;
+    out->pp = layout->pp;
+    TROUPE_TRY(out->module_class->check(&config->model, layout->tp));
+    TROUPE_TRY(troupe_mesh_init(&(struct troupe_mesh_options){.ranks = layout->ranks,
+                                                              .rank_count = layout->rank_count,
+                                                              .tp = layout->tp,
+                                                              .cp = layout->cp,
+                                                              .dp = layout->dp,
+                                                              .pp = layout->pp},
+                                &out->mesh));
+    TROUPE_TRY(TROUPE_NEW(&out->layer_begin, layout->pp + 1));
+    int layers = out->module_class->layer_count(&config->model);
+    for (int s = 0; s <= layout->pp; s++) {
+        out->layer_begin[s] = layout->layers_count > 0 && s > 0
+                                  ? out->layer_begin[s - 1] + layout->layers[s - 1]
+                                  : (int)troupe_split_begin(layers, layout->pp, s);
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status place(const struct troupe_config *config,
+                           const struct troupe_place_module *modules, struct troupe_plan *plan) {
+    const struct troupe_place_policy *policy = NULL;
+    struct troupe_place_problem problem = {
+        .rank_count = plan->rank_count, .modules = modules, .module_count = TROUPE_CONFIG_MODULES};
+    struct troupe_placement placement = {0};
+    TROUPE_TRY(troupe_place_find(config->placement.policy, &policy));
+    TROUPE_TRY(troupe_place(policy, &problem, &placement));
+    troupe_status status = TROUPE_OK;
+    for (int i = 0; status == TROUPE_OK && i < TROUPE_CONFIG_MODULES; i++) {
+        status = take_layout(config, i, &placement.modules[i], &plan->modules[i]);
+    }
+    troupe_placement_fini(&placement);
+    return status;
+}
+
+troupe_status troupe_plan_create(const struct troupe_config *config, int rank_count,
+                                 struct troupe_plan **out) {
+    struct troupe_place_module modules[TROUPE_CONFIG_MODULES];
+    struct wish wishes[TROUPE_CONFIG_MODULES] = {{0}};
+    struct troupe_plan *plan = NULL;
+    TROUPE_TRY(TROUPE_NEW(&plan, 1));
+    plan->rank_count = rank_count;
+    troupe_status status = TROUPE_OK;
+    for (int i = 0; status == TROUPE_OK && i < TROUPE_CONFIG_MODULES; i++) {
+        status = describe_module(config, i, rank_count, &wishes[i], &modules[i]);
+    }
+    if (status == TROUPE_OK) {
+        status = place(config, modules, plan);
+    }
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        troupe_free(wishes[i].ranks);
+    }
+    if (status != TROUPE_OK) {
+        troupe_plan_destroy(plan);
+        return status;
+    }
+    *out = plan;
+    return TROUPE_OK;
+}
+
+void troupe_plan_destroy(struct troupe_plan *plan) {
+    if (plan == NULL) {
+        return;
+    }
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        troupe_mesh_fini(&plan->modules[i].mesh);
+        troupe_free(plan->modules[i].layer_begin);
+    }
+    troupe_free(plan);
+}
+
+struct troupe_shard troupe_plan_shard(const struct troupe_module_plan *module, int stage,
+                                      int tp_index) {
+    return (struct troupe_shard){.tp_index = tp_index,
+                                 .tp_count = module->tp,
+                                 .layer_begin = module->layer_begin[stage],
+                                 .layer_end = module->layer_begin[stage + 1],
+                                 .first_stage = stage == 0,
+                                 .last_stage = stage == module->pp - 1};
+}
+
+static int rank_at(const struct troupe_module_plan *module, int tp, int dp, int stage) {
+    return module->mesh
+        .ranks[tp * module->mesh.stride[TROUPE_TP] + dp * module->mesh.stride[TROUPE_DP] +
+               stage * module->mesh.stride[TROUPE_PP]];
+}
+
+int troupe_plan_tp_ranks(const struct troupe_module_plan *module, int stage, int dp, int *ranks) {
+    for (int t = 0; t < module->tp; t++) {
+        ranks[t] = rank_at(module, t, dp, stage);
+    }
+    return module->tp;
+}
+
+int troupe_plan_dp_ranks(const struct troupe_module_plan *module, int stage, int tp, int *ranks) {
+    for (int d = 0; d < module->dp; d++) {
+        ranks[d] = rank_at(module, tp, d, stage);
+    }
+    return module->dp;
+}
