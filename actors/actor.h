@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Actors: what an app is written in. A class names its ports and methods; a method fires when a
- * message is there on each of its input ports and room on each output port, and nothing else is
- * needed for pipelining, or for modules to share ranks or not. `troupe_spawn` puts an actor on a
- * gang of ranks that fire it together (one rank for a plain actor, a TP group for a module shard);
- * `troupe_connect` joins output ports to input ports.
+ * Actor classes and how actors come to life. A class is a constant table: named ports, and methods
+ * that read input ports and write output ports. A method fires when each input of that microbatch
+ * has arrived and each output has room; nothing else is needed for pipelining to follow. It sees
+ * tensors, its own state and the microbatch, never ranks.
  *
- *     static troupe_status add_one(void *state, struct troupe_firing *firing) {
- *         *(float *)firing->outputs[0].data = *(const float *)firing->inputs[0].data + 1;
- *         return TROUPE_OK;
- *     }
- *     static const struct troupe_method_class methods[] = {
- *         {.name = "add", .run = add_one, .input_count = 1, .output_count = 1}};
- *     const struct troupe_actor_class adder = {
- *         .name = "adder", .methods = methods, .method_count = 1};
+ *     enum { BALL_IN, BALL_OUT };
+ *     static const struct troupe_port ports[] = {{"in", TROUPE_IN}, {"out", TROUPE_OUT}};
+ *     static const struct troupe_actor_method methods[] = {
+ *         {.name = "hit", .inputs = {BALL_IN}, .input_count = 1,
+ *          .outputs = {BALL_OUT}, .output_count = 1, .run = hit}};
+ *     static const struct troupe_actor_class player = {
+ *         .name = "player", .ports = ports, .port_count = 2, .methods = methods, .method_count =
+ * 1}; troupe_spawn(rt, &(struct troupe_spawn_options){.actor_class = &player, .name = "ping",
+ *                  .ranks = (int[]){0}, .rank_count = 1}, &ping);
  *
- * Ports are numbered per class, inputs and outputs apart. Every input port is fed by exactly one
- * connection; an output port may feed several.
- *
- * Ownership: classes are constant; tensors of a firing are the runtime's and hold for the call.
- * Threads: methods run on their rank's thread. Failure: a method's status ends the rank's step with
- * the method's sentence.
+ * Ownership: class tables are the caller's and outlive the runtime; names and ranks of spawn are
+ * copied. The state belongs to the actor: `create` makes it, `destroy` frees it. Tensors of a
+ * firing are valid until `run` returns; an input that is needed later is copied into the state.
+ * Threads: the rank's own. `run` may wait inside collectives of its own gang, and nowhere else.
+ * Failure: a status that is not OK from `create` or `run` ends the job on every rank with the
+ * sentence of troupe_fail; spawn returns ERROR_INVALID for options that cannot be.
  */
 #ifndef TROUPE_ACTORS_ACTOR_H
 #define TROUPE_ACTORS_ACTOR_H
@@ -29,7 +29,6 @@
 #include <stdint.h>
 
 #include "comm/group.h"
-#include "comm/route.h"
 #include "runtime/status.h"
 #include "runtime/tensor.h"
 #include "scheduler/graph.h"
@@ -38,99 +37,97 @@
 extern "C" {
 #endif
 
-enum { TROUPE_METHOD_PORTS_MAX = 4, TROUPE_METHOD_AFTER_MAX = 4 };
-
 typedef struct troupe_runtime troupe_runtime;
 
-/* One firing of a method on this rank. */
-struct troupe_firing {
-    int64_t step;   /* of a free-running method: how often it has fired before */
-    int microbatch; /* 0 for a free-running or once-a-step method */
-    int slot;       /* activation slot, the same for all methods of one microbatch */
-    int member;     /* which member of the gang this is; 0 for a plain actor */
-    struct troupe_tensor inputs[TROUPE_METHOD_PORTS_MAX];  /* in the method's order of ports */
-    struct troupe_tensor outputs[TROUPE_METHOD_PORTS_MAX]; /* to be written in full */
-    troupe_runtime *runtime;
+enum { TROUPE_PORTS_MAX = 8, TROUPE_AFTER_MAX = 4 };
+
+enum troupe_direction { TROUPE_IN, TROUPE_OUT };
+
+/* Each port belongs to one method and takes part in at most one edge; a method whose ports are not
+ * connected fires without them (their tensors then have no data and 0 rows). */
+struct troupe_port {
+    const char *name;
+    enum troupe_direction direction;
 };
 
-struct troupe_method_class {
-    const char *name;
-    enum troupe_method_kind kind;
-    enum troupe_lane lane; /* REDUCTION: run posts collectives and returns, see troupe_await */
-    bool once;             /* once a step, after all microbatches of its `after` methods */
-    int inputs[TROUPE_METHOD_PORTS_MAX];
-    int input_count;
-    int outputs[TROUPE_METHOD_PORTS_MAX];
-    int output_count;
-    int after[TROUPE_METHOD_AFTER_MAX]; /* methods of the class that go first */
-    int after_count;
-    bool slot_take;
-    bool slot_return;
-    troupe_status (*run)(void *state, struct troupe_firing *firing);
+/* One firing: what `run` gets. */
+struct troupe_firing {
+    troupe_runtime *runtime;
+    void *argument; /* of spawn */
+    int gang;
+    int member;     /* which shard of the gang this actor is */
+    int64_t step;   /* in a runtime without steps: how often the method has fired */
+    int microbatch; /* in a runtime without steps, and of methods once a step: 0 */
+    int slot;       /* the activation slot of this microbatch; 0 where there is no pool */
+    /* In the order of the method's ports. Rows are those of the edge's plan: packed, stride =
+     * columns. An output must be written in full. */
+    struct troupe_tensor inputs[TROUPE_PORTS_MAX];
+    struct troupe_tensor outputs[TROUPE_PORTS_MAX];
+    void *internal; /* the runtime's */
 };
+
+typedef troupe_status (*troupe_run)(void *state, struct troupe_firing *firing);
+
+struct troupe_actor_method {
+    const char *name; /* "forward" */
+    enum troupe_method_kind kind;
+    int inputs[TROUPE_PORTS_MAX]; /* indices of ports */
+    int input_count;
+    int outputs[TROUPE_PORTS_MAX];
+    int output_count;
+    /* Methods of this class (their indices) that go first: for the same microbatch, or for all
+     * microbatches of the step where one of the two fires once a step. */
+    int after[TROUPE_AFTER_MAX];
+    int after_count;
+    bool slot_take;   /* takes an activation slot of the actor's own pool, e.g. forward */
+    bool slot_return; /* gives it back: the last of the backward methods */
+    bool once;        /* once a step, not once a microbatch */
+    /* Posts collectives that cross islands with troupe_firing_all_reduce and returns; it is done
+     * when they are, and the rank goes on meanwhile. Implies once; no ports. */
+    enum troupe_lane lane;
+    troupe_run run;
+};
+
+struct troupe_spawn_options;
 
 struct troupe_actor_class {
     const char *name;
-    const struct troupe_method_class *methods;
+    const struct troupe_port *ports;
+    int port_count;
+    const struct troupe_actor_method *methods;
     int method_count;
+    /* Makes the state of one member. NULL: the state is the argument. */
+    troupe_status (*create)(troupe_runtime *runtime, const struct troupe_spawn_options *options,
+                            int member, void **state_out);
+    void (*destroy)(void *state); /* accepts NULL; NULL: nothing to do */
 };
 
 struct troupe_spawn_options {
-    const struct troupe_actor_class *actor;
-    const char *name;  /* for people: "llm stage 0 dp 1"; copied */
-    const int *ranks;  /* the gang, in member order; copied */
-    int rank_count;
-    void *state;       /* this rank's, where it is a member; borrowed until destroy */
-    int slots;         /* activation slots; 0 means 1 */
-    int lane_order;    /* of its reduction methods, see scheduler/graph.h */
-    int module;        /* labels for order policies and reports, see struct troupe_gang */
-    int depth;
-    int stage;
-    int stage_count; /* 0 means 1 */
-    int dp;
+    const struct troupe_actor_class *actor_class;
+    const char *name; /* "llm stage 0 dp 1"; unique; first word of every diagnosis */
+    const int *ranks; /* member i lives on ranks[i]; they fire together */
+    int rank_count;   /* 0: one member, on rank 0 */
+    int slots;        /* activation slots of the pool; >= 1 where a method takes one */
+    int lane_order;   /* of its reduction methods in the job's one order, see scheduler/graph.h;
+                         equal in gangs whose methods meet in one collective */
+    /* Labels for order policies and diagnosis, see struct troupe_gang. */
+    int module, depth, stage, stage_count, dp;
+    void *argument; /* for the members on this rank; may differ from rank to rank */
 };
 
-/* What a message of a connection is, known on every rank before the step. */
-struct troupe_message_plan {
-    int64_t *source_offsets;      /* to fill: row split of the source layout, parts + 1 numbers */
-    int64_t *destination_offsets; /* to fill: likewise */
-    uint64_t sample_set;          /* to fill, for the contract */
-    uint64_t normalisation;
-};
+/* Makes a gang of actors. Every rank makes the same calls in the same order with the same options
+ * (but `argument`), whether it has a member or not; troupe_runtime_start compares. */
+troupe_status troupe_spawn(troupe_runtime *runtime, const struct troupe_spawn_options *options,
+                           int *gang_out);
+/* The state of the gang's member on this rank; NULL if it has none. */
+void *troupe_actor_state(const troupe_runtime *runtime, int gang);
 
-/* A connection between the DP shards of two stages is one route over all of them. */
-struct troupe_connect_options {
-    const char *name;         /* "vision->projector"; copied */
-    const int *from;          /* actors whose output port feeds it */
-    int from_count;
-    int from_port;
-    const int *to; /* actors whose input port it feeds */
-    int to_count;
-    int to_port;
-    int credits;          /* messages in flight between two gangs; 0 means 2 */
-    int initial;          /* messages of zeros that are there at the start: what closes a cycle */
-    enum troupe_dtype dtype;
-    int64_t columns;
-    int64_t from_rows_max; /* largest output (input) of a member */
-    int64_t to_rows_max;
-    /* Ragged layouts with the plan of each message. NULL: member i of each gang in turn sends a
-     * message of from_rows_max rows to member i of the other side. */
-    const struct troupe_route_options *route;
-    int source_parts; /* of the ragged layouts */
-    int destination_parts;
-    void (*plan)(void *arg, int64_t step, int microbatch, struct troupe_message_plan *out);
-    void *arg;
-};
-
-/* Every rank makes the same calls in the same order before troupe_runtime_start; returns the number
- * of the actor. */
-int troupe_spawn(troupe_runtime *runtime, const struct troupe_spawn_options *options);
-troupe_status troupe_connect(troupe_runtime *runtime, const struct troupe_connect_options *options);
-
-/* From a method in the reduction lane: the firing is done when the operation is. */
-void troupe_await(struct troupe_firing *firing, struct troupe_collective *operation);
-/* From any method: troupe_runtime_run returns on all ranks once this firing is done. */
-void troupe_stop(struct troupe_firing *firing);
+/* From a method of the reduction lane: posts a sum over the group that the firing waits for.
+ * `operation` is the caller's, zero before its first use, and lives until the method is done. */
+troupe_status troupe_firing_all_reduce(struct troupe_firing *firing, troupe_group *group,
+                                       enum troupe_reduction reduction, enum troupe_element element,
+                                       void *data, int64_t count,
+                                       struct troupe_collective *operation);
 
 #ifdef __cplusplus
 }

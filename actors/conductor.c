@@ -1,206 +1,249 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Members report to the conductor of their island what has arrived and what is done; the conductor
- * asks the engine and sends tickets. An island of one rank does the same by plain calls. */
-#include <assert.h>
-#include <string.h>
-
+/* The conductor of an island: its engine, fed by reports of the members and by credits of other
+ * conductors, which turns them into tickets for the members. It runs inside progress and never runs
+ * a task. */
 #include "actors/runtime_internal.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
 
-enum control_kind { CONTROL_ARRIVED, CONTROL_DONE, CONTROL_CREDIT, CONTROL_TICKET, CONTROL_STOP };
-
-struct control {
-    uint32_t kind;
-    int32_t index; /* engine edge (ARRIVED, CREDIT) or method (DONE) */
-    int32_t member;
-    int64_t firing;
-    struct troupe_ticket ticket; /* TICKET */
-};
-
-static_assert(sizeof(struct control) <= TROUPE_CONTROL_BYTES_MAX, "a control message fits");
-
-static void fail(troupe_runtime *runtime, troupe_status status) {
-    if (status != TROUPE_OK && runtime->failure == TROUPE_OK) {
-        runtime->failure = status;
-    }
+static bool is_conductor(const troupe_runtime *runtime) {
+    return runtime->engine != NULL;
 }
 
-static void send(troupe_runtime *runtime, int to, const struct control *message) {
-    fail(runtime, troupe_comm_send_control(runtime->comm, to, message, sizeof *message));
-}
+/* ---- who receives something, known before the step ---- */
 
-static void push_ticket(troupe_runtime *runtime, const struct troupe_ticket *ticket) {
-    TROUPE_ASSERT(runtime->ticket_tail - runtime->ticket_head < (uint64_t)runtime->ticket_capacity,
-                  "rank %d holds %d tickets, more than the plan allows", runtime->rank,
-                  runtime->ticket_capacity);
-    runtime->tickets[runtime->ticket_tail++ % (uint64_t)runtime->ticket_capacity] = *ticket;
-}
-
-static void apply(troupe_runtime *runtime, const struct control *message) {
-    switch (message->kind) {
-    case CONTROL_ARRIVED:
-        fail(runtime, troupe_engine_arrived(runtime->engine, message->index, message->firing,
-                                            message->member));
-        troupe_conductor_pump(runtime);
-        break;
-    case CONTROL_DONE:
-        troupe_engine_done(runtime->engine, message->index, message->firing, message->member);
-        troupe_conductor_pump(runtime);
-        break;
-    case CONTROL_CREDIT:
-        fail(runtime, troupe_engine_credit_returned(runtime->engine, message->index));
-        troupe_conductor_pump(runtime);
-        break;
-    case CONTROL_TICKET:
-        push_ticket(runtime, &message->ticket);
-        break;
-    case CONTROL_STOP:
-        runtime->stopped = true;
-        break;
-    default:
-        fail(runtime, troupe_fail(TROUPE_ERROR_CONTRACT, "rank %d: control message of kind %u",
-                                  runtime->rank, message->kind));
-    }
-}
-
-void troupe_conductor_handle(void *arg, int from, const void *message, size_t bytes) {
-    troupe_runtime *runtime = arg;
-    struct control control;
-    if (bytes != sizeof control) {
-        fail(runtime, troupe_fail(TROUPE_ERROR_CONTRACT,
-                                  "rank %d sent rank %d a control message of %zu bytes, not %zu",
-                                  from, runtime->rank, bytes, sizeof control));
-        return;
-    }
-    memcpy(&control, message, sizeof control);
-    apply(runtime, &control);
-}
-
-static void tell_conductor(troupe_runtime *runtime, const struct control *message) {
-    int conductor = runtime->conductor_of[runtime->rank];
-    if (conductor == runtime->rank) {
-        apply(runtime, message);
-    } else {
-        send(runtime, conductor, message);
-    }
-}
-
-static int conductor_of_method(const troupe_runtime *runtime, int method) {
-    return runtime->conductor_of[runtime->gangs[runtime->methods[method].gang].ranks[0]];
-}
-
-void troupe_report_arrived(troupe_runtime *runtime, int edge, int64_t firing, int member) {
-    const struct troupe_edge *plan = &runtime->edges[edge];
-    bool local = conductor_of_method(runtime, plan->from) == conductor_of_method(runtime, plan->to);
-    if (!local || plan->strict) {
-        tell_conductor(runtime, &(struct control){.kind = CONTROL_ARRIVED,
-                                                  .index = edge,
-                                                  .member = member,
-                                                  .firing = firing});
-    }
-}
-
-void troupe_report_done(troupe_runtime *runtime, const struct troupe_ticket *ticket, int member) {
-    tell_conductor(runtime, &(struct control){.kind = CONTROL_DONE,
-                                              .index = ticket->method,
-                                              .member = member,
-                                              .firing = ticket->firing});
-}
-
-void troupe_report_stop(troupe_runtime *runtime) {
-    runtime->stopped = true;
-    for (int r = 0; r < runtime->rank_count; r++) {
-        if (r != runtime->rank) {
-            send(runtime, r, &(struct control){.kind = CONTROL_STOP});
+static bool touches_island(const troupe_runtime *runtime, const int *gangs, int count) {
+    for (int i = 0; i < count; i++) {
+        if (troupe_conductor_of_gang(runtime, gangs[i]) == runtime->rank) {
+            return true;
         }
     }
+    return false;
 }
 
-/* ---- conducting ---- */
-
-/* Which connection an engine edge belongs to, and its two gangs. */
-static struct connection *connection_of(const troupe_runtime *runtime, int edge, int *from,
-                                        int *to) {
-    int low = 0, high = runtime->connection_count - 1;
-    while (low < high) {
-        int middle = (low + high + 1) / 2;
-        if (runtime->connections[middle]->edge_base <= edge) {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
-    struct connection *c = runtime->connections[low];
-    *from = (edge - c->edge_base) / c->options.to_count;
-    *to = (edge - c->edge_base) % c->options.to_count;
-    return c;
+static bool may_be_empty(const troupe_runtime *runtime, const struct troupe_actor_edge *edge) {
+    return edge->options.plan != NULL &&
+           (touches_island(runtime, edge->from, edge->options.from_count) ||
+            touches_island(runtime, edge->to, edge->options.to_count));
 }
 
-/* Inside an island a message always counts, empty or not: so the distance between producer and
- * consumer stays within the credits, which is what makes a buffer free when its turn comes. */
-static uint64_t receivers(void *arg, int edge, int64_t step, int microbatch) {
-    troupe_runtime *runtime = arg;
-    int from = 0, to = 0;
-    struct connection *c = connection_of(runtime, edge, &from, &to);
-    const struct troupe_spawn_options *gang = &runtime->actors[c->options.to[to]].options;
-    const struct troupe_edge *plan = &runtime->edges[edge];
-    if (c->options.plan == NULL ||
-        conductor_of_method(runtime, plan->from) == conductor_of_method(runtime, plan->to)) {
-        return UINT64_MAX >> (TROUPE_GANG_RANKS_MAX - gang->rank_count);
-    }
-    return troupe_connection_receivers(c, from, to, step, microbatch);
+static uint64_t everyone(const troupe_runtime *runtime, int gang) {
+    return UINT64_MAX >> (TROUPE_GANG_RANKS_MAX - runtime->gangs[gang].options.rank_count);
 }
 
-/* The consumer of edges from other islands has its ticket: their producers may send once more. */
-static void return_credits(troupe_runtime *runtime, const struct troupe_ticket *ticket) {
-    for (int e = 0; e < runtime->graph.edge_count; e++) {
-        const struct troupe_edge *edge = &runtime->edges[e];
-        if (edge->to != ticket->method || troupe_engine_edge_is_local(runtime->engine, e) ||
-            receivers(runtime, e, ticket->step, ticket->microbatch) == 0) {
+/* Marks the member of the gang `to_shard` for each channel that brings it something. */
+static troupe_status mark_receiver(troupe_runtime *runtime, const struct troupe_actor_edge *edge,
+                                   int to_shard, int member, int microbatch,
+                                   const struct troupe_message_plan *plan) {
+    int rank = runtime->gangs[edge->to[to_shard]].ranks[member];
+    int e = (int)(edge - runtime->edges);
+    struct troupe_route_binding *binding = runtime->bindings[e * runtime->rank_count + rank];
+    TROUPE_TRY(troupe_route_bind(binding, plan->source_offsets, plan->destination_offsets));
+    for (int i = -1; i < binding->receive_count; i++) { /* -1: what stays */
+        if (i < 0 && binding->kept.box_count == 0) {
             continue;
         }
-        send(runtime, conductor_of_method(runtime, edge->from),
-             &(struct control){.kind = CONTROL_CREDIT, .index = e, .firing = ticket->firing});
+        int from_shard = edge->shard_of_source[i < 0 ? rank : binding->receives[i].peer];
+        int channel = troupe_channel_of(edge, from_shard, to_shard);
+        runtime->channels[channel].receivers[microbatch] |= UINT64_C(1) << member;
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status mark_receivers(troupe_runtime *runtime, const struct troupe_actor_edge *edge,
+                                    int64_t step, int microbatch) {
+    struct troupe_message_plan plan;
+    if (edge->options.route == NULL) {
+        for (int i = 0; i < edge->options.from_count; i++) {
+            troupe_edge_plan(edge, step, microbatch, i, &plan);
+            runtime->channels[edge->first_channel + i].receivers[microbatch] =
+                plan.rows > 0 ? everyone(runtime, edge->to[i]) : 0;
+        }
+        return TROUPE_OK;
+    }
+    troupe_edge_plan(edge, step, microbatch, 0, &plan);
+    for (int i = 0; i < edge->options.from_count * edge->options.to_count; i++) {
+        runtime->channels[edge->first_channel + i].receivers[microbatch] = 0;
+    }
+    for (int i = 0; i < edge->options.to_count; i++) {
+        for (int k = 0; k < runtime->gangs[edge->to[i]].options.rank_count; k++) {
+            TROUPE_TRY(mark_receiver(runtime, edge, i, k, microbatch, &plan));
+        }
+    }
+    return TROUPE_OK;
+}
+
+static uint64_t receivers_of(const troupe_runtime *runtime, int channel, int microbatch) {
+    const struct troupe_channel *c = &runtime->channels[channel];
+    int gang = runtime->graph_methods[runtime->graph_edges[channel].to].gang;
+    return c->receivers != NULL ? c->receivers[microbatch] : everyone(runtime, gang);
+}
+
+static uint64_t ask_receivers(void *arg, int edge, int64_t step, int microbatch) {
+    (void)step; /* marked for this one in begin_step */
+    return receivers_of(arg, edge, microbatch);
+}
+
+/* ---- tickets ---- */
+
+static void send_ticket(troupe_runtime *runtime, const struct troupe_ticket *ticket) {
+    const struct troupe_actor_gang *gang = &runtime->gangs[ticket->gang];
+    struct troupe_control control = {.kind = TROUPE_CONTROL_TICKET,
+                                     .index = ticket->method,
+                                     .slot = ticket->slot,
+                                     .firing = ticket->firing};
+    for (int k = 0; k < gang->options.rank_count; k++) {
+        if (gang->ranks[k] == runtime->rank) {
+            troupe_push_ticket(runtime, &control);
+        } else {
+            troupe_send_control(runtime, gang->ranks[k], &control);
+        }
+    }
+}
+
+/* The consumer's ticket is issued: producers in other islands get their credits back. */
+static void return_credits(troupe_runtime *runtime, const struct troupe_ticket *ticket) {
+    for (int c = 0; c < runtime->graph.edge_count; c++) {
+        const struct troupe_edge *edge = &runtime->graph_edges[c];
+        if (edge->to != ticket->method || troupe_engine_edge_is_local(runtime->engine, c) ||
+            receivers_of(runtime, c, ticket->microbatch) == 0) {
+            continue;
+        }
+        int producer = runtime->graph_methods[edge->from].gang;
+        troupe_send_control(runtime, troupe_conductor_of_gang(runtime, producer),
+                            &(struct troupe_control){.kind = TROUPE_CONTROL_CREDIT, .index = c});
+    }
+}
+
+/* Members learn that no ticket follows, behind their last one. */
+static void say_last(troupe_runtime *runtime) {
+    runtime->last_said = true;
+    for (int r = 0; r < runtime->rank_count; r++) {
+        if (runtime->conductor_of[r] == runtime->rank) {
+            troupe_send_control(runtime, r, &(struct troupe_control){.kind = TROUPE_CONTROL_LAST});
+        }
     }
 }
 
 void troupe_conductor_pump(troupe_runtime *runtime) {
-    struct control message = {.kind = CONTROL_TICKET};
-    while (troupe_engine_next(runtime->engine, &message.ticket) == TROUPE_OK) {
-        const struct troupe_gang *gang = &runtime->gangs[message.ticket.gang];
-        for (int k = 0; k < gang->rank_count; k++) {
-            if (gang->ranks[k] == runtime->rank) {
-                push_ticket(runtime, &message.ticket);
-            } else {
-                send(runtime, gang->ranks[k], &message);
-            }
-        }
-        return_credits(runtime, &message.ticket);
+    struct troupe_ticket ticket;
+    while (is_conductor(runtime) && !runtime->stopping && runtime->failure == TROUPE_OK &&
+           troupe_engine_next(runtime->engine, &ticket) == TROUPE_OK) {
+        return_credits(runtime, &ticket);
+        send_ticket(runtime, &ticket);
+    }
+    if (is_conductor(runtime) && runtime->stopping && !runtime->last_said) {
+        say_last(runtime);
     }
 }
 
-troupe_status troupe_conductor_create(troupe_runtime *runtime) {
-    if (runtime->conductor_of[runtime->rank] != runtime->rank) {
-        return TROUPE_OK;
+void troupe_conductor_event(troupe_runtime *runtime, const struct troupe_control *control) {
+    troupe_status status = TROUPE_OK;
+    TROUPE_ASSERT(is_conductor(runtime), "rank %d conducts nothing but got control %d",
+                  runtime->rank, control->kind);
+    switch (control->kind) {
+    case TROUPE_CONTROL_ARRIVED:
+        status = troupe_engine_arrived(runtime->engine, control->index, control->firing,
+                                       control->member);
+        break;
+    case TROUPE_CONTROL_CREDIT:
+        status = troupe_engine_credit_returned(runtime->engine, control->index);
+        break;
+    default:
+        troupe_engine_done(runtime->engine, control->index, control->firing, control->member);
+        break;
     }
-    return troupe_engine_create(&runtime->graph,
-                                &(struct troupe_engine_options){
-                                    .conductor = runtime->rank,
-                                    .look_ahead = runtime->options.look_ahead,
-                                    .order = runtime->options.order,
-                                    .receivers = receivers,
-                                    .arg = runtime},
-                                &runtime->engine);
+    if (status != TROUPE_OK) {
+        troupe_runtime_fail(runtime, status);
+        return;
+    }
+    troupe_conductor_pump(runtime);
+}
+
+void troupe_tell_conductor(troupe_runtime *runtime, const struct troupe_control *control) {
+    int conductor = runtime->conductor_of[runtime->rank];
+    if (conductor == runtime->rank) {
+        troupe_conductor_event(runtime, control);
+    } else {
+        troupe_send_control(runtime, conductor, control);
+    }
 }
 
 void troupe_conductor_begin_step(troupe_runtime *runtime, int64_t step) {
-    if (runtime->engine != NULL) {
-        troupe_engine_begin_step(runtime->engine, step);
-        troupe_conductor_pump(runtime);
+    if (!is_conductor(runtime)) {
+        return;
     }
+    for (int e = 0; e < runtime->edge_count; e++) {
+        const struct troupe_actor_edge *edge = &runtime->edges[e];
+        for (int k = 0; k < edge->firings && may_be_empty(runtime, edge); k++) {
+            troupe_status status = mark_receivers(runtime, edge, step, k);
+            if (status != TROUPE_OK) {
+                troupe_fail_in(status, "edge %s, microbatch %d of step %lld", edge->name, k,
+                               (long long)step);
+                troupe_runtime_fail(runtime, status);
+                return;
+            }
+        }
+    }
+    troupe_engine_begin_step(runtime->engine, step);
+    troupe_conductor_pump(runtime);
 }
 
-bool troupe_conductor_step_done(const troupe_runtime *runtime) {
-    return runtime->engine == NULL || troupe_engine_step_done(runtime->engine);
+/* ---- making ---- */
+
+static troupe_status make_receivers(troupe_runtime *runtime) {
+    int count = 0;
+    for (int c = 0; c < runtime->graph.edge_count; c++) {
+        count += runtime->edges[runtime->channels[c].edge].firings;
+    }
+    TROUPE_TRY(TROUPE_NEW(&runtime->receivers_memory, count));
+    uint64_t *memory = runtime->receivers_memory;
+    for (int c = 0; c < runtime->graph.edge_count; c++) {
+        struct troupe_channel *channel = &runtime->channels[c];
+        const struct troupe_actor_edge *edge = &runtime->edges[channel->edge];
+        if (channel->to_shard != TROUPE_NOBODY && may_be_empty(runtime, edge)) {
+            channel->receivers = memory;
+        }
+        memory += edge->firings;
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status make_bindings(troupe_runtime *runtime) {
+    TROUPE_TRY(TROUPE_NEW(&runtime->bindings, runtime->edge_count * runtime->rank_count));
+    for (int e = 0; e < runtime->edge_count; e++) {
+        const struct troupe_actor_edge *edge = &runtime->edges[e];
+        for (int r = 0; r < runtime->rank_count; r++) {
+            if (edge->options.route != NULL && may_be_empty(runtime, edge) &&
+                edge->shard_of_destination[r] != TROUPE_NOBODY) {
+                TROUPE_TRY(troupe_route_binding_create(
+                    edge->options.route, r, &runtime->bindings[e * runtime->rank_count + r]));
+            }
+        }
+    }
+    return TROUPE_OK;
+}
+
+troupe_status troupe_make_conductor(troupe_runtime *runtime) {
+    if (runtime->conductor_of[runtime->rank] != runtime->rank) {
+        return TROUPE_OK;
+    }
+    TROUPE_TRY(make_receivers(runtime));
+    TROUPE_TRY(make_bindings(runtime));
+    struct troupe_engine_options options = {.conductor = runtime->rank,
+                                            .look_ahead = runtime->options.look_ahead,
+                                            .order = runtime->order,
+                                            .receivers = ask_receivers,
+                                            .arg = runtime};
+    return troupe_engine_create(&runtime->graph, &options, &runtime->engine);
+}
+
+void troupe_destroy_conductor(troupe_runtime *runtime) {
+    for (int i = 0; runtime->bindings != NULL && i < runtime->edge_count * runtime->rank_count;
+         i++) {
+        troupe_route_binding_destroy(runtime->bindings[i]);
+    }
+    troupe_free(runtime->bindings);
+    troupe_free(runtime->receivers_memory);
+    troupe_engine_destroy(runtime->engine);
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Builds the runtime of a rank: actors and connections become the task graph that every rank knows,
- * and this rank's ports, buffers and, if it is one, conductor. */
+/* The executor of one rank: runs its tickets in order, and keeps time, failure and the end. */
 #include "actors/runtime.h"
 
 #include <inttypes.h>
@@ -9,464 +8,669 @@
 
 #include "actors/runtime_internal.h"
 #include "runtime/check.h"
+#include "runtime/clock.h"
 #include "runtime/memory.h"
-#include "runtime/random.h"
 
-enum { CREDITS_DEFAULT = 2, CONSTRUCTION_GROUP = (1 << 20) - 1 };
+enum { WORLD_GROUP_ID = (1 << 20) - 1 };
 
-static const int64_t stall_ns_default = INT64_C(120000000000);
+static const int64_t stall_ns_default = 60000000000;
+static const uint64_t report_grace_ns = 500000000; /* for the others to print before the end */
 
-troupe_status troupe_runtime_create(const struct troupe_runtime_options *options,
-                                    troupe_runtime **out) {
-    troupe_runtime *runtime = NULL;
-    TROUPE_TRY(TROUPE_NEW(&runtime, 1));
-    runtime->options = *options;
-    if (runtime->options.stall_ns == 0) {
-        runtime->options.stall_ns = stall_ns_default;
+/* ---- failure ---- */
+
+void troupe_runtime_fail(troupe_runtime *runtime, troupe_status status) {
+    if (runtime->failure != TROUPE_OK) {
+        return;
     }
-    runtime->comm = options->comm;
-    runtime->rank = troupe_comm_rank(options->comm);
-    runtime->rank_count = troupe_comm_size(options->comm);
-    runtime->step = -1;
-    *out = runtime;
+    if (troupe_comm_failure(runtime->comm) != TROUPE_OK) {
+        status = troupe_comm_failure(runtime->comm); /* the cause; what we saw is its echo */
+    }
+    runtime->failure = status;
+    snprintf(runtime->failure_text, sizeof runtime->failure_text, "%s", troupe_last_error());
+    troupe_comm_abort(runtime->comm, runtime->failure_text);
+}
+
+static troupe_status report_failure(const troupe_runtime *runtime) {
+    return troupe_fail(runtime->failure, "%s", runtime->failure_text);
+}
+
+static bool is_failed(troupe_runtime *runtime) {
+    troupe_status status = troupe_comm_failure(runtime->comm);
+    if (status != TROUPE_OK) {
+        troupe_runtime_fail(runtime, status);
+    }
+    return runtime->failure != TROUPE_OK;
+}
+
+/* ---- control messages ---- */
+
+void troupe_send_control(troupe_runtime *runtime, int to, const struct troupe_control *control) {
+    if (runtime->failure != TROUPE_OK) {
+        return;
+    }
+    troupe_status status = troupe_comm_send_control(runtime->comm, to, control, sizeof *control);
+    if (status != TROUPE_OK) {
+        troupe_runtime_fail(runtime, status);
+    }
+}
+
+static void send_to_all(troupe_runtime *runtime, enum troupe_control_kind kind) {
+    for (int r = 0; r < runtime->rank_count; r++) {
+        troupe_send_control(runtime, r, &(struct troupe_control){.kind = (int32_t)kind});
+    }
+}
+
+void troupe_push_ticket(troupe_runtime *runtime, const struct troupe_control *control) {
+    TROUPE_ASSERT(runtime->ticket_count < runtime->ticket_capacity,
+                  "rank %d holds %d tickets already", runtime->rank, runtime->ticket_count);
+    int last = (runtime->ticket_first + runtime->ticket_count++) % runtime->ticket_capacity;
+    runtime->tickets[last] = (struct troupe_rank_ticket){.method = control->index,
+                                                         .slot = control->slot,
+                                                         .firing = control->firing,
+                                                         .since_ns = troupe_clock_ns()};
+}
+
+/* The inlet of this rank that a channel without steps leads to. */
+static struct troupe_inlet *inlet_of_channel(troupe_runtime *runtime, int channel) {
+    const struct troupe_channel *c = &runtime->channels[channel];
+    const struct troupe_actor_edge *edge = &runtime->edges[c->edge];
+    return runtime->gangs[edge->to[c->to_shard]].inlets[edge->to_port];
+}
+
+static void handle_control(void *arg, int from, const void *message, size_t bytes) {
+    troupe_runtime *runtime = arg;
+    struct troupe_control control;
+    TROUPE_ASSERT(bytes == sizeof control, "control message of %zu bytes from rank %d", bytes,
+                  from);
+    memcpy(&control, message, sizeof control);
+    switch ((enum troupe_control_kind)control.kind) {
+    case TROUPE_CONTROL_TICKET:
+        troupe_push_ticket(runtime, &control);
+        break;
+    case TROUPE_CONTROL_ARRIVED:
+    case TROUPE_CONTROL_DONE:
+    case TROUPE_CONTROL_CREDIT:
+        troupe_conductor_event(runtime, &control);
+        break;
+    case TROUPE_CONTROL_SENT:
+        troupe_inlet_announce(inlet_of_channel(runtime, control.index), control.firing + 1);
+        break;
+    case TROUPE_CONTROL_STOP:
+        runtime->stopping = true;
+        troupe_conductor_pump(runtime);
+        break;
+    case TROUPE_CONTROL_LAST:
+        runtime->last_seen = true;
+        break;
+    case TROUPE_CONTROL_QUIET:
+        if (++runtime->quiet_count == runtime->rank_count) {
+            send_to_all(runtime, TROUPE_CONTROL_EXIT);
+        }
+        break;
+    case TROUPE_CONTROL_EXIT:
+        runtime->exiting = true;
+        break;
+    case TROUPE_CONTROL_REPORT:
+        troupe_print_report(runtime);
+        troupe_send_control(runtime, from,
+                            &(struct troupe_control){.kind = TROUPE_CONTROL_REPORTED});
+        break;
+    case TROUPE_CONTROL_REPORTED:
+        runtime->reports_received++;
+        break;
+    case TROUPE_CONTROL_BYE:
+        runtime->byes_received++;
+        break;
+    }
+}
+
+/* ---- timers ---- */
+
+void troupe_timer_start(troupe_runtime *runtime, struct troupe_timer *timer, int64_t after_ns) {
+    timer->due_ns = troupe_clock_ns() + (uint64_t)(after_ns > 0 ? after_ns : 0);
+    struct troupe_timer **place = &runtime->timers;
+    while (*place != NULL && (*place)->due_ns <= timer->due_ns) {
+        TROUPE_ASSERT(*place != timer, "a timer is started twice");
+        place = &(*place)->link;
+    }
+    timer->link = *place;
+    *place = timer;
+}
+
+void troupe_timer_cancel(troupe_runtime *runtime, struct troupe_timer *timer) {
+    for (struct troupe_timer **place = &runtime->timers; *place != NULL; place = &(*place)->link) {
+        if (*place == timer) {
+            *place = timer->link;
+            return;
+        }
+    }
+}
+
+/* Each timer due now fires once, also if it starts itself again without delay. */
+static void fire_timers(troupe_runtime *runtime) {
+    uint64_t now = runtime->timers != NULL ? troupe_clock_ns() : 0;
+    struct troupe_timer *due = NULL, **last = &due;
+    while (runtime->timers != NULL && runtime->timers->due_ns <= now) {
+        *last = runtime->timers;
+        runtime->timers = runtime->timers->link;
+        last = &(*last)->link;
+    }
+    *last = NULL;
+    while (due != NULL) {
+        struct troupe_timer *timer = due;
+        due = due->link;
+        timer->fire(timer, runtime);
+        runtime->progress_ns = troupe_clock_ns();
+    }
+}
+
+/* ---- tickets ---- */
+
+enum troupe_wait_cause troupe_ticket_wait(const troupe_runtime *runtime,
+                                          const struct troupe_rank_ticket *ticket, int *port_out) {
+    const struct troupe_actor_gang *gang = troupe_gang_of(runtime, ticket->method);
+    const struct troupe_actor_method *method = troupe_method_of(runtime, ticket->method);
+    for (int i = 0; i < method->input_count; i++) {
+        *port_out = method->inputs[i];
+        struct troupe_inlet *inlet = gang->inlets[*port_out];
+        if (inlet != NULL && troupe_inlet_ready(inlet, ticket->firing) == NULL) {
+            return TROUPE_WAIT_INPUT;
+        }
+    }
+    for (int i = 0; i < method->output_count; i++) {
+        *port_out = method->outputs[i];
+        struct troupe_outlet *outlet = gang->outlets[*port_out];
+        if (outlet != NULL && troupe_outlet_free(outlet) == NULL) {
+            return TROUPE_WAIT_OUTPUT;
+        }
+    }
+    return TROUPE_WAIT_NOTHING;
+}
+
+static void report_done(troupe_runtime *runtime, int method, int64_t firing) {
+    runtime->firings_done++;
+    troupe_tell_conductor(
+        runtime, &(struct troupe_control){.kind = TROUPE_CONTROL_DONE,
+                                          .index = method,
+                                          .firing = firing,
+                                          .member = troupe_gang_of(runtime, method)->member});
+}
+
+static void finish_reduction(struct troupe_posted_reduction *reduction) {
+    if (--reduction->outstanding == 0) {
+        reduction->running = false;
+        report_done(reduction->runtime, reduction->method, reduction->firing);
+    }
+}
+
+static void reduced(struct troupe_collective *operation) {
+    struct troupe_posted_reduction *reduction = operation->arg;
+    if (operation->status != TROUPE_OK) {
+        troupe_runtime_fail(reduction->runtime, operation->status);
+        return;
+    }
+    finish_reduction(reduction);
+}
+
+troupe_status troupe_firing_all_reduce(struct troupe_firing *firing, troupe_group *group,
+                                       enum troupe_reduction reduction, enum troupe_element element,
+                                       void *data, int64_t count,
+                                       struct troupe_collective *operation) {
+    struct troupe_posted_reduction *pending = firing->internal;
+    TROUPE_ASSERT(pending != NULL, "all_reduce from a method outside the reduction lane, gang %d",
+                  firing->gang);
+    operation->done = reduced;
+    operation->arg = pending;
+    pending->outstanding++;
+    troupe_status status =
+        troupe_group_post_all_reduce(group, reduction, element, data, count, operation);
+    if (status != TROUPE_OK) {
+        pending->outstanding--;
+    }
+    return status;
+}
+
+static struct troupe_tensor no_tensor(void) {
+    return (struct troupe_tensor){0};
+}
+
+/* Everything the firing needs is there: binds it. */
+static troupe_status open_firing(troupe_runtime *runtime, const struct troupe_rank_ticket *ticket,
+                                 struct troupe_firing *firing,
+                                 struct troupe_outlet_buffer **buffers) {
+    const struct troupe_actor_gang *gang = troupe_gang_of(runtime, ticket->method);
+    const struct troupe_actor_method *method = troupe_method_of(runtime, ticket->method);
+    const struct troupe_method *plan = &runtime->graph_methods[ticket->method];
+    *firing = (struct troupe_firing){
+        .runtime = runtime,
+        .argument = gang->options.argument,
+        .gang = plan->gang,
+        .member = gang->member,
+        .step = plan->firings > 0 ? ticket->firing / plan->firings : ticket->firing,
+        .microbatch = plan->firings > 0 ? (int)(ticket->firing % plan->firings) : 0,
+        .slot = ticket->slot};
+    for (int i = 0; i < method->input_count; i++) {
+        struct troupe_inlet *inlet = gang->inlets[method->inputs[i]];
+        firing->inputs[i] =
+            inlet != NULL ? troupe_inlet_ready(inlet, ticket->firing)->tensor : no_tensor();
+    }
+    for (int i = 0; i < method->output_count; i++) {
+        struct troupe_outlet *outlet = gang->outlets[method->outputs[i]];
+        buffers[i] = outlet != NULL ? troupe_outlet_free(outlet) : NULL;
+        if (buffers[i] != NULL) {
+            TROUPE_TRY(troupe_outlet_begin(buffers[i], ticket->firing, &firing->outputs[i]));
+        }
+    }
     return TROUPE_OK;
 }
 
-static void destroy_actor(struct actor *actor) {
-    for (size_t p = 0; p < TROUPE_COUNT_OF(actor->output); p++) {
-        struct output_port *port = &actor->output[p];
-        for (int b = 0; port->buffers != NULL && b < port->buffer_count; b++) {
-            troupe_free(port->buffers[b]);
+/* Outputs go on their way before inputs are given back: both may feed the same rank. */
+static void close_firing(troupe_runtime *runtime, const struct troupe_rank_ticket *ticket,
+                         struct troupe_outlet_buffer **buffers) {
+    const struct troupe_actor_gang *gang = troupe_gang_of(runtime, ticket->method);
+    const struct troupe_actor_method *method = troupe_method_of(runtime, ticket->method);
+    for (int i = 0; i < method->output_count; i++) {
+        if (buffers[i] != NULL) {
+            troupe_outlet_finish(buffers[i]);
         }
-        troupe_free(port->buffers);
-        troupe_free(port->connections);
     }
-    troupe_free((void *)actor->options.ranks);
+    for (int i = 0; i < method->input_count; i++) {
+        struct troupe_inlet *inlet = gang->inlets[method->inputs[i]];
+        if (inlet != NULL) {
+            troupe_inlet_consume(inlet, troupe_inlet_ready(inlet, ticket->firing));
+        }
+    }
+}
+
+static troupe_status call_method(troupe_runtime *runtime, const struct troupe_rank_ticket *ticket,
+                                 struct troupe_firing *firing) {
+    struct troupe_actor_gang *gang = troupe_gang_of(runtime, ticket->method);
+    const struct troupe_actor_method *method = troupe_method_of(runtime, ticket->method);
+    uint64_t begin_ns = troupe_clock_ns();
+    troupe_status status = method->run(gang->state, firing);
+    gang->times.compute_ns += troupe_clock_ns() - begin_ns;
+    gang->times.firings++;
+    if (status != TROUPE_OK && troupe_comm_failure(runtime->comm) == TROUPE_OK) {
+        troupe_fail_in(status, "%s %s, microbatch %d of step %" PRId64 ", rank %d", gang->name,
+                       method->name, firing->microbatch, firing->step, runtime->rank);
+    }
+    return status;
+}
+
+static troupe_status run_task(troupe_runtime *runtime, const struct troupe_rank_ticket *ticket) {
+    struct troupe_firing firing;
+    struct troupe_outlet_buffer *buffers[TROUPE_PORTS_MAX];
+    TROUPE_TRY(open_firing(runtime, ticket, &firing, buffers));
+    TROUPE_TRY(call_method(runtime, ticket, &firing));
+    close_firing(runtime, ticket, buffers);
+    report_done(runtime, ticket->method, ticket->firing);
+    return TROUPE_OK;
+}
+
+/* Posts the reduction; it is done when its collectives are, maybe at once. */
+static troupe_status run_reduction(troupe_runtime *runtime,
+                                   const struct troupe_rank_ticket *ticket) {
+    struct troupe_firing firing;
+    struct troupe_posted_reduction *reduction = &runtime->reductions[ticket->method];
+    TROUPE_ASSERT(!reduction->running, "%s %s runs twice",
+                  troupe_gang_of(runtime, ticket->method)->name,
+                  troupe_method_of(runtime, ticket->method)->name);
+    *reduction = (struct troupe_posted_reduction){.runtime = runtime,
+                                                  .method = ticket->method,
+                                                  .outstanding = 1, /* the call itself */
+                                                  .running = true,
+                                                  .firing = ticket->firing,
+                                                  .since_ns = troupe_clock_ns()};
+    TROUPE_TRY(open_firing(runtime, ticket, &firing, NULL));
+    firing.internal = reduction;
+    TROUPE_TRY(call_method(runtime, ticket, &firing));
+    finish_reduction(reduction);
+    return TROUPE_OK;
+}
+
+static void run_first_ticket(troupe_runtime *runtime) {
+    struct troupe_rank_ticket ticket = runtime->tickets[runtime->ticket_first];
+    runtime->ticket_first = (runtime->ticket_first + 1) % runtime->ticket_capacity;
+    runtime->ticket_count--;
+    bool reduces = runtime->graph_methods[ticket.method].lane == TROUPE_LANE_REDUCTION;
+    troupe_status status = reduces ? run_reduction(runtime, &ticket) : run_task(runtime, &ticket);
+    if (status != TROUPE_OK) {
+        troupe_runtime_fail(runtime, status);
+    }
+}
+
+/* ---- waiting ---- */
+
+static void call_progress(troupe_runtime *runtime, bool idle) {
+    if (troupe_comm_progress(runtime->comm) > 0) {
+        runtime->progress_ns = troupe_clock_ns();
+    } else if (idle) {
+        troupe_comm_idle(runtime->comm);
+    }
+}
+
+/* All ranks print what they wait for; then this one gives up. */
+static void stall(troupe_runtime *runtime, uint64_t quiet_ns) {
+    uint64_t begin_ns = troupe_clock_ns();
+    send_to_all(runtime, TROUPE_CONTROL_REPORT);
+    while (runtime->reports_received < runtime->rank_count && !is_failed(runtime) &&
+           troupe_clock_ns() - begin_ns < report_grace_ns) {
+        call_progress(runtime, true);
+    }
+    troupe_runtime_fail(runtime,
+                        troupe_fail(TROUPE_ERROR_STALL,
+                                    "rank %d saw no progress for %" PRIu64 " ms in step %" PRId64
+                                    "; standard error says what each actor waits for",
+                                    runtime->rank, quiet_ns / 1000000, runtime->step));
+}
+
+static void check_stall(troupe_runtime *runtime) {
+    /* relaxed: the flag alone matters */
+    if (atomic_exchange_explicit(&runtime->report_requested, false, memory_order_relaxed)) {
+        runtime->reported = false;
+        troupe_print_report(runtime);
+    }
+    uint64_t quiet_ns = troupe_clock_ns() - runtime->progress_ns;
+    if (runtime->options.stall_ns > 0 && quiet_ns > (uint64_t)runtime->options.stall_ns) {
+        stall(runtime, quiet_ns);
+    }
+}
+
+/* Charges the rank's wait since `begin_ns` to the gang whose ticket ended it. */
+static void charge_wait(troupe_runtime *runtime, uint64_t begin_ns, uint64_t ticket_ns,
+                        enum troupe_wait_cause cause) {
+    const struct troupe_rank_ticket *ticket = &runtime->tickets[runtime->ticket_first];
+    struct troupe_gang_times *times = &troupe_gang_of(runtime, ticket->method)->times;
+    uint64_t now = troupe_clock_ns();
+    times->wait_ticket_ns += ticket_ns - begin_ns;
+    *(cause == TROUPE_WAIT_OUTPUT ? &times->wait_output_ns : &times->wait_input_ns) +=
+        now - ticket_ns;
+}
+
+/* Runs the next ticket, or waits until there is one or `finished` says so. */
+static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *runtime)) {
+    uint64_t begin_ns = troupe_clock_ns(), ticket_ns = 0;
+    enum troupe_wait_cause cause = TROUPE_WAIT_NOTHING, last_cause = TROUPE_WAIT_INPUT;
+    call_progress(runtime, false);
+    for (;;) {
+        fire_timers(runtime);
+        if (is_failed(runtime) || finished(runtime)) {
+            return false;
+        }
+        if (runtime->ticket_count > 0) {
+            int port = 0;
+            cause = troupe_ticket_wait(runtime, &runtime->tickets[runtime->ticket_first], &port);
+            ticket_ns = ticket_ns != 0 ? ticket_ns : troupe_clock_ns();
+            if (cause == TROUPE_WAIT_NOTHING) {
+                break;
+            }
+            last_cause = cause;
+        }
+        check_stall(runtime);
+        call_progress(runtime, true);
+    }
+    charge_wait(runtime, begin_ns, ticket_ns, last_cause);
+    run_first_ticket(runtime);
+    runtime->progress_ns = troupe_clock_ns();
+    return true;
+}
+
+static bool inlets_wait(const troupe_runtime *runtime) {
+    for (int i = 0; i < runtime->inlet_count; i++) {
+        if (troupe_inlet_is_waiting(&runtime->inlets[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool step_is_finished(troupe_runtime *runtime) {
+    return runtime->firings_done == runtime->firings_target && runtime->sends_in_flight == 0 &&
+           (runtime->engine == NULL || troupe_engine_step_issued(runtime->engine)) &&
+           !inlets_wait(runtime);
+}
+
+static void reset_accounts(troupe_runtime *runtime) {
+    for (int g = 0; g < runtime->gang_count; g++) {
+        runtime->gangs[g].times = (struct troupe_gang_times){0};
+    }
+    for (int e = 0; e < runtime->edge_count; e++) {
+        runtime->edges[e].bytes_sent = 0;
+    }
+}
+
+static int64_t firings_here(const troupe_runtime *runtime) {
+    int64_t count = 0;
+    for (int m = 0; m < runtime->graph.method_count; m++) {
+        bool here = troupe_gang_of(runtime, m)->member != TROUPE_NOBODY;
+        count += here ? runtime->graph_methods[m].firings : 0;
+    }
+    return count;
+}
+
+static void begin_step(troupe_runtime *runtime, int64_t step) {
+    bool first = runtime->step < 0;
+    TROUPE_ASSERT(step >= 0 && (first || step == runtime->step + 1),
+                  "step %" PRId64 " after step %" PRId64, step, runtime->step);
+    runtime->step = step;
+    runtime->firings_target += firings_here(runtime);
+    runtime->progress_ns = troupe_clock_ns();
+    runtime->reported = false;
+    reset_accounts(runtime);
+    for (int i = 0; i < runtime->inlet_count; i++) {
+        troupe_inlet_begin_step(&runtime->inlets[i], step, first);
+    }
+    troupe_conductor_begin_step(runtime, step);
+}
+
+troupe_status troupe_runtime_step(troupe_runtime *runtime, int64_t step) {
+    TROUPE_ASSERT(runtime->started && runtime->options.microbatches > 0,
+                  "step %" PRId64 " of a runtime that has %s", step,
+                  runtime->started ? "no steps" : "not started");
+    if (!is_failed(runtime)) {
+        begin_step(runtime, step);
+    }
+    while (advance(runtime, step_is_finished)) {
+    }
+    return runtime->failure == TROUPE_OK ? TROUPE_OK : report_failure(runtime);
+}
+
+/* ---- without steps ---- */
+
+/* Quiet: behind the last ticket, and nothing of ours is on its way. Everyone stays until all are:
+ * a quiet rank may still have to receive. */
+static bool run_is_finished(troupe_runtime *runtime) {
+    if (runtime->last_seen && !runtime->quiet_said && runtime->ticket_count == 0 &&
+        runtime->sends_in_flight == 0) {
+        runtime->quiet_said = true;
+        troupe_send_control(runtime, 0, &(struct troupe_control){.kind = TROUPE_CONTROL_QUIET});
+    }
+    return runtime->exiting;
+}
+
+troupe_status troupe_runtime_run(troupe_runtime *runtime) {
+    TROUPE_ASSERT(runtime->started && runtime->options.microbatches == 0,
+                  "run of a runtime that has %s", runtime->started ? "steps" : "not started");
+    runtime->progress_ns = troupe_clock_ns();
+    for (int i = 0; i < runtime->inlet_count; i++) {
+        troupe_inlet_announce(&runtime->inlets[i], runtime->inlets[i].limit);
+    }
+    troupe_conductor_pump(runtime);
+    while (advance(runtime, run_is_finished)) {
+    }
+    return runtime->failure == TROUPE_OK ? TROUPE_OK : report_failure(runtime);
+}
+
+void troupe_runtime_stop(troupe_runtime *runtime) {
+    if (!runtime->stopping) {
+        send_to_all(runtime, TROUPE_CONTROL_STOP);
+    }
+}
+
+/* ---- life ---- */
+
+troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runtime_options *options,
+                                    troupe_runtime **out) {
+    troupe_status status = TROUPE_OK;
+    troupe_runtime *runtime = NULL;
+    TROUPE_TRY(TROUPE_NEW(&runtime, 1));
+    runtime->comm = comm;
+    runtime->options = *options;
+    runtime->rank = troupe_comm_rank(comm);
+    runtime->rank_count = troupe_comm_size(comm);
+    runtime->step = -1;
+    if (runtime->options.look_ahead < 1) {
+        runtime->options.look_ahead = TROUPE_LOOK_AHEAD_DEFAULT;
+    }
+    if (runtime->options.stall_ns == 0) {
+        runtime->options.stall_ns = stall_ns_default;
+    }
+    TROUPE_TRY_FAIL(
+        troupe_string_copy(options->order != NULL ? options->order : "fifo", &runtime->order_name));
+    TROUPE_TRY_FAIL(troupe_order_find(runtime->order_name, &runtime->order));
+    uint64_t hash = troupe_hash_text(TROUPE_SAMPLE_SET_EMPTY, runtime->order_name);
+    hash = troupe_hash_int(hash, runtime->options.microbatches);
+    hash = troupe_hash_int(hash, runtime->options.look_ahead);
+    hash = troupe_hash_int(hash, runtime->options.checksum);
+    TROUPE_TRY_FAIL(troupe_record_call(runtime, "create with order", runtime->order_name, hash));
+    *out = runtime;
+    return TROUPE_OK;
+fail:
+    troupe_runtime_destroy(runtime);
+    return status;
+}
+
+static troupe_status make_world(troupe_runtime *runtime) {
+    int *ranks = NULL;
+    TROUPE_TRY(TROUPE_NEW(&ranks, runtime->rank_count));
+    for (int r = 0; r < runtime->rank_count; r++) {
+        ranks[r] = r;
+    }
+    struct troupe_group_options options = {.ranks = ranks,
+                                           .count = runtime->rank_count,
+                                           .id = WORLD_GROUP_ID,
+                                           .bytes_max = sizeof(uint64_t)};
+    troupe_status status = troupe_group_create(runtime->comm, &options, &runtime->world);
+    troupe_free(ranks);
+    return status;
+}
+
+/* Reductions do not count against look-ahead; two may be queued, of this step and the next. */
+static troupe_status make_tickets(troupe_runtime *runtime) {
+    int reductions = 0;
+    for (int m = 0; m < runtime->graph.method_count; m++) {
+        reductions += runtime->graph_methods[m].lane == TROUPE_LANE_REDUCTION &&
+                      troupe_gang_of(runtime, m)->member != TROUPE_NOBODY;
+    }
+    runtime->ticket_capacity = runtime->options.look_ahead + 2 * reductions;
+    TROUPE_TRY(TROUPE_NEW(&runtime->tickets, runtime->ticket_capacity));
+    return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);
+}
+
+static troupe_status make_all(troupe_runtime *runtime) {
+    TROUPE_TRY(make_world(runtime));
+    TROUPE_TRY(troupe_compare_calls(runtime));
+    TROUPE_TRY(troupe_make_graph(runtime));
+    TROUPE_TRY(make_tickets(runtime));
+    TROUPE_TRY(troupe_make_mailboxes(runtime));
+    TROUPE_TRY(troupe_make_conductor(runtime));
+    TROUPE_TRY(troupe_create_actors(runtime));
+    troupe_comm_set_control_handler(runtime->comm, handle_control, runtime);
+    return troupe_group_barrier(runtime->world); /* all can take messages from here on */
+}
+
+troupe_status troupe_runtime_start(troupe_runtime *runtime) {
+    TROUPE_ASSERT(!runtime->started, "rank %d starts twice", runtime->rank);
+    troupe_status status = make_all(runtime);
+    if (status != TROUPE_OK) {
+        troupe_runtime_fail(runtime, status);
+        return report_failure(runtime);
+    }
+    runtime->started = true;
+    return TROUPE_OK;
+}
+
+static void ignore_control(void *arg, int from, const void *message, size_t bytes) {
+    (void)arg, (void)from, (void)message, (void)bytes;
+}
+
+/* Waits for the last control message of every rank, so that none meets the next runtime. */
+static void say_bye(troupe_runtime *runtime) {
+    runtime->progress_ns = troupe_clock_ns();
+    send_to_all(runtime, TROUPE_CONTROL_BYE);
+    while (runtime->byes_received < runtime->rank_count && !is_failed(runtime)) {
+        check_stall(runtime);
+        call_progress(runtime, true);
+    }
 }
 
 void troupe_runtime_destroy(troupe_runtime *runtime) {
     if (runtime == NULL) {
         return;
     }
-    if (runtime->started) {
-        troupe_comm_set_control_handler(runtime->comm, NULL, NULL);
+    if (runtime->started && !is_failed(runtime)) {
+        say_bye(runtime);
     }
-    troupe_engine_destroy(runtime->engine);
-    for (int i = 0; i < runtime->connection_count; i++) {
-        troupe_connection_destroy(runtime->connections[i]);
+    troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
+    if (troupe_comm_failure(runtime->comm) != TROUPE_OK) {
+        troupe_comm_progress(runtime->comm); /* ends what is in flight in our buffers */
     }
-    for (int i = 0; i < runtime->actor_count; i++) {
-        destroy_actor(&runtime->actors[i]);
+    troupe_destroy_mailboxes(runtime);
+    troupe_destroy_conductor(runtime);
+    troupe_destroy_graph(runtime);
+    troupe_destroy_edges(runtime);
+    troupe_destroy_gangs(runtime);
+    if (runtime->world != NULL) {
+        troupe_group_destroy(runtime->world);
     }
-    troupe_free(runtime->actors);
-    troupe_free(runtime->connections);
-    troupe_free(runtime->gangs);
-    troupe_free(runtime->methods);
-    troupe_free(runtime->edges);
-    troupe_free(runtime->method_after);
-    troupe_free(runtime->conductor_of);
     troupe_free(runtime->tickets);
-    troupe_free(runtime->awaited);
+    troupe_free(runtime->reductions);
+    troupe_free(runtime->order_name);
     troupe_free(runtime);
-}
-
-/* ---- spawning and connecting ---- */
-
-/* Makes room for one more element: capacities are powers of two. */
-static void grow(void **array, int count, size_t bytes) {
-    if (count > 0 && (count & (count - 1)) != 0) {
-        return;
-    }
-    void *larger = NULL;
-    troupe_status status = troupe_alloc(count > 0 ? (size_t)count * 2 : 1, bytes, &larger);
-    TROUPE_ASSERT(status == TROUPE_OK, "%s", troupe_last_error());
-    if (count > 0) {
-        memcpy(larger, *array, (size_t)count * bytes);
-    }
-    troupe_free(*array);
-    *array = larger;
-}
-
-static int *copy_ints(const int *values, int count) {
-    int *copy = NULL;
-    troupe_status status = TROUPE_NEW(&copy, count);
-    TROUPE_ASSERT(status == TROUPE_OK, "%s", troupe_last_error());
-    memcpy(copy, values, (size_t)count * sizeof *copy);
-    return copy;
-}
-
-/* Folds what a call said into the hash that start compares between ranks. */
-static void fold(troupe_runtime *runtime, const char *name, const int64_t *values, int count) {
-    uint64_t hash = runtime->construction ^ troupe_random_stream(name);
-    for (int i = 0; i < count; i++) {
-        hash = troupe_random_bits(hash, (uint64_t)values[i], (uint64_t)i);
-    }
-    runtime->construction = hash;
-}
-
-int troupe_spawn(troupe_runtime *runtime, const struct troupe_spawn_options *options) {
-    TROUPE_ASSERT(!runtime->started, "spawn of %s after start", options->name);
-    TROUPE_ASSERT(options->rank_count >= 1 && options->rank_count <= TROUPE_GANG_RANKS_MAX,
-                  "%s: a gang of %d ranks", options->name, options->rank_count);
-    grow((void **)&runtime->actors, runtime->actor_count, sizeof *runtime->actors);
-    struct actor *actor = &runtime->actors[runtime->actor_count];
-    *actor = (struct actor){.options = *options, .member = -1};
-    snprintf(actor->name, sizeof actor->name, "%s", options->name);
-    actor->options.ranks = copy_ints(options->ranks, options->rank_count);
-    for (int k = 0; k < options->rank_count; k++) {
-        if (options->ranks[k] == runtime->rank) {
-            actor->member = k;
-        }
-        fold(runtime, actor->name, (int64_t[]){options->ranks[k], options->slots}, 2);
-    }
-    for (size_t p = 0; p < TROUPE_COUNT_OF(actor->input_connection); p++) {
-        actor->input_connection[p] = -1;
-    }
-    return runtime->actor_count++;
-}
-
-troupe_status troupe_connect(troupe_runtime *runtime,
-                             const struct troupe_connect_options *options) {
-    struct connection *c = NULL;
-    TROUPE_ASSERT(!runtime->started, "connect of %s after start", options->name);
-    TROUPE_TRY(TROUPE_NEW(&c, 1));
-    c->options = *options;
-    c->runtime = runtime;
-    c->index = runtime->connection_count;
-    snprintf(c->name, sizeof c->name, "%s", options->name);
-    c->options.from = copy_ints(options->from, options->from_count);
-    c->options.to = copy_ints(options->to, options->to_count);
-    if (c->options.credits < 1) {
-        c->options.credits = CREDITS_DEFAULT;
-    }
-    if (c->options.route == NULL) {
-        c->options.to_rows_max = c->options.from_rows_max;
-    }
-    grow((void **)&runtime->connections, runtime->connection_count, sizeof *runtime->connections);
-    runtime->connections[runtime->connection_count++] = c;
-    fold(runtime, c->name,
-         (int64_t[]){options->from_count, options->to_count, options->credits, options->columns,
-                     options->from_rows_max, options->to_rows_max},
-         6);
-    return TROUPE_OK;
-}
-
-/* ---- the task graph ---- */
-
-int troupe_method_of_input(const struct troupe_actor_class *actor, int port) {
-    for (int m = 0; m < actor->method_count; m++) {
-        for (int i = 0; i < actor->methods[m].input_count; i++) {
-            if (actor->methods[m].inputs[i] == port) {
-                return m;
-            }
-        }
-    }
-    return -1;
-}
-
-int troupe_method_of_output(const struct troupe_actor_class *actor, int port) {
-    for (int m = 0; m < actor->method_count; m++) {
-        for (int i = 0; i < actor->methods[m].output_count; i++) {
-            if (actor->methods[m].outputs[i] == port) {
-                return m;
-            }
-        }
-    }
-    return -1;
-}
-
-static void add_gang(troupe_runtime *runtime, int index) {
-    const struct actor *actor = &runtime->actors[index];
-    const struct troupe_spawn_options *o = &actor->options;
-    runtime->gangs[index] = (struct troupe_gang){
-        .name = actor->name,
-        .ranks = o->ranks,
-        .rank_count = o->rank_count,
-        .slots = o->slots > 0 ? o->slots : 1,
-        .module = o->module,
-        .depth = o->depth,
-        .stage = o->stage,
-        .stage_count = o->stage_count > 0 ? o->stage_count : 1,
-        .dp = o->dp,
-    };
-}
-
-static int firings_of(const troupe_runtime *runtime, const struct troupe_method_class *method) {
-    if (runtime->options.microbatches == 0) {
-        return 0;
-    }
-    return method->once ? 1 : runtime->options.microbatches;
-}
-
-static void add_methods(troupe_runtime *runtime, int index, int *after_count) {
-    struct actor *actor = &runtime->actors[index];
-    const struct troupe_actor_class *class = actor->options.actor;
-    actor->method_base = runtime->graph.method_count;
-    for (int m = 0; m < class->method_count; m++) {
-        const struct troupe_method_class *method = &class->methods[m];
-        int *after = runtime->method_after + *after_count;
-        for (int i = 0; i < method->after_count; i++) {
-            after[i] = actor->method_base + method->after[i];
-        }
-        *after_count += method->after_count;
-        runtime->methods[runtime->graph.method_count++] = (struct troupe_method){
-            .name = method->name,
-            .gang = index,
-            .kind = method->kind,
-            .lane = method->lane,
-            .lane_order = actor->options.lane_order,
-            .firings = firings_of(runtime, method),
-            .after = after,
-            .after_count = method->after_count,
-            .slot_take = method->slot_take,
-            .slot_return = method->slot_return,
-        };
-        if (actor->member >= 0) {
-            runtime->tasks_in_step += firings_of(runtime, method);
-            runtime->awaited_count += method->lane == TROUPE_LANE_REDUCTION;
-        }
-    }
-}
-
-static troupe_status add_edges(troupe_runtime *runtime, struct connection *c) {
-    c->edge_base = runtime->graph.edge_count;
-    for (int a = 0; a < c->options.from_count; a++) {
-        for (int b = 0; b < c->options.to_count; b++) {
-            const struct actor *from = &runtime->actors[c->options.from[a]];
-            const struct actor *to = &runtime->actors[c->options.to[b]];
-            int out = troupe_method_of_output(from->options.actor, c->options.from_port);
-            int in = troupe_method_of_input(to->options.actor, c->options.to_port);
-            if (out < 0 || in < 0) {
-                return troupe_fail(TROUPE_ERROR_INVALID,
-                                   "connection %s: %s has no output port %d, or %s no input port "
-                                   "%d",
-                                   c->name, from->name, c->options.from_port, to->name,
-                                   c->options.to_port);
-            }
-            runtime->edges[runtime->graph.edge_count++] = (struct troupe_edge){
-                .name = c->name,
-                .from = from->method_base + out,
-                .to = to->method_base + in,
-                .credits = c->options.credits,
-                .initial = c->options.initial,
-            };
-        }
-    }
-    return TROUPE_OK;
-}
-
-static troupe_status build_graph(troupe_runtime *runtime) {
-    int methods = 0, after = 0, edges = 0;
-    for (int i = 0; i < runtime->actor_count; i++) {
-        const struct troupe_actor_class *class = runtime->actors[i].options.actor;
-        methods += class->method_count;
-        for (int m = 0; m < class->method_count; m++) {
-            after += class->methods[m].after_count;
-        }
-    }
-    for (int i = 0; i < runtime->connection_count; i++) {
-        const struct troupe_connect_options *o = &runtime->connections[i]->options;
-        edges += o->from_count * o->to_count;
-    }
-    TROUPE_TRY(TROUPE_NEW(&runtime->gangs, runtime->actor_count));
-    TROUPE_TRY(TROUPE_NEW(&runtime->methods, methods));
-    TROUPE_TRY(TROUPE_NEW(&runtime->method_after, after));
-    TROUPE_TRY(TROUPE_NEW(&runtime->edges, edges));
-    after = 0;
-    for (int i = 0; i < runtime->actor_count; i++) {
-        add_gang(runtime, i);
-        add_methods(runtime, i, &after);
-    }
-    for (int i = 0; i < runtime->connection_count; i++) {
-        TROUPE_TRY(add_edges(runtime, runtime->connections[i]));
-    }
-    runtime->graph.rank_count = runtime->rank_count;
-    runtime->graph.gangs = runtime->gangs;
-    runtime->graph.gang_count = runtime->actor_count;
-    runtime->graph.methods = runtime->methods;
-    runtime->graph.edges = runtime->edges;
-    TROUPE_TRY(troupe_graph_check(&runtime->graph));
-    TROUPE_TRY(TROUPE_NEW(&runtime->conductor_of, runtime->rank_count));
-    troupe_graph_conductors(&runtime->graph, runtime->conductor_of);
-    return TROUPE_OK;
-}
-
-/* ---- ports ---- */
-
-static troupe_status join_input(troupe_runtime *runtime, const struct connection *c) {
-    for (int b = 0; b < c->options.to_count; b++) {
-        struct actor *actor = &runtime->actors[c->options.to[b]];
-        int *input = &actor->input_connection[c->options.to_port];
-        if (*input >= 0) {
-            return troupe_fail(TROUPE_ERROR_INVALID,
-                               "input port %d of %s is fed by both %s and %s; a port has one feeder",
-                               c->options.to_port, actor->name, runtime->connections[*input]->name,
-                               c->name);
-        }
-        *input = c->index;
-    }
-    return TROUPE_OK;
-}
-
-/* Adds the connection to its output port; the port has as many buffers as the most credits. */
-static troupe_status join_output(troupe_runtime *runtime, const struct connection *c) {
-    for (int a = 0; a < c->options.from_count; a++) {
-        struct output_port *port =
-            &runtime->actors[c->options.from[a]].output[c->options.from_port];
-        grow((void **)&port->connections, port->connection_count, sizeof *port->connections);
-        port->connections[port->connection_count++] = c->index;
-        if (port->buffer_count < c->options.credits) {
-            port->buffer_count = c->options.credits;
-        }
-    }
-    return TROUPE_OK;
-}
-
-static troupe_status allocate_outputs(troupe_runtime *runtime, struct actor *actor) {
-    for (size_t p = 0; p < TROUPE_COUNT_OF(actor->output); p++) {
-        struct output_port *port = &actor->output[p];
-        size_t bytes = 0;
-        for (int i = 0; i < port->connection_count; i++) {
-            const struct troupe_connect_options *o =
-                &runtime->connections[port->connections[i]]->options;
-            size_t need = (size_t)o->from_rows_max * (size_t)o->columns *
-                          troupe_dtype_bytes(o->dtype);
-            bytes = need > bytes ? need : bytes;
-        }
-        if (port->connection_count > 0) {
-            TROUPE_TRY(TROUPE_NEW(&port->buffers, port->buffer_count));
-        }
-        for (int b = 0; port->connection_count > 0 && b < port->buffer_count; b++) {
-            TROUPE_TRY(troupe_alloc(1, bytes, &port->buffers[b]));
-        }
-    }
-    return TROUPE_OK;
-}
-
-static troupe_status check_ports(const struct actor *actor) {
-    const struct troupe_actor_class *class = actor->options.actor;
-    for (int m = 0; m < class->method_count; m++) {
-        for (int i = 0; i < class->methods[m].input_count; i++) {
-            if (actor->input_connection[class->methods[m].inputs[i]] < 0) {
-                return troupe_fail(TROUPE_ERROR_INVALID,
-                                   "input port %d of %s is not connected: its method %s could "
-                                   "never fire",
-                                   class->methods[m].inputs[i], actor->name,
-                                   class->methods[m].name);
-            }
-        }
-        for (int i = 0; i < class->methods[m].output_count; i++) {
-            if (actor->output[class->methods[m].outputs[i]].connection_count == 0) {
-                return troupe_fail(TROUPE_ERROR_INVALID, "output port %d of %s is not connected",
-                                   class->methods[m].outputs[i], actor->name);
-            }
-        }
-    }
-    return TROUPE_OK;
-}
-
-static troupe_status build_ports(troupe_runtime *runtime) {
-    for (int i = 0; i < runtime->connection_count; i++) {
-        TROUPE_TRY(join_input(runtime, runtime->connections[i]));
-        TROUPE_TRY(join_output(runtime, runtime->connections[i]));
-    }
-    for (int i = 0; i < runtime->actor_count; i++) {
-        TROUPE_TRY(check_ports(&runtime->actors[i]));
-        if (runtime->actors[i].member >= 0) {
-            TROUPE_TRY(allocate_outputs(runtime, &runtime->actors[i]));
-        }
-    }
-    for (int i = 0; i < runtime->connection_count; i++) {
-        TROUPE_TRY(troupe_connection_build(runtime->connections[i]));
-    }
-    return TROUPE_OK;
-}
-
-/* ---- start ---- */
-
-static troupe_status create_world(troupe_runtime *runtime, troupe_group **out) {
-    int *ranks = NULL;
-    TROUPE_TRY(TROUPE_NEW(&ranks, runtime->rank_count));
-    for (int r = 0; r < runtime->rank_count; r++) {
-        ranks[r] = r;
-    }
-    troupe_status status = troupe_group_create(
-        runtime->comm,
-        &(struct troupe_group_options){.ranks = ranks,
-                                       .count = runtime->rank_count,
-                                       .id = CONSTRUCTION_GROUP,
-                                       .bytes_max = sizeof runtime->construction},
-        out);
-    troupe_free(ranks);
-    return status;
-}
-
-/* A rank that was built differently would wait for messages that never come. */
-static troupe_status compare_construction(troupe_runtime *runtime, troupe_group *world) {
-    uint64_t *hashes = NULL;
-    TROUPE_TRY(TROUPE_NEW(&hashes, runtime->rank_count));
-    troupe_status status =
-        troupe_group_all_gather(world, &runtime->construction, sizeof *hashes, hashes);
-    for (int r = 0; status == TROUPE_OK && r < runtime->rank_count; r++) {
-        if (hashes[r] != hashes[0]) {
-            status = troupe_fail(TROUPE_ERROR_INVALID,
-                                 "rank %d has built other actors or connections than rank 0; give "
-                                 "every rank the same program, arguments and config",
-                                 r);
-        }
-    }
-    troupe_free(hashes);
-    return status;
-}
-
-static troupe_status allocate_tickets(troupe_runtime *runtime) {
-    int look_ahead = runtime->options.look_ahead > 0 ? runtime->options.look_ahead : 2;
-    runtime->ticket_capacity = look_ahead + runtime->awaited_count + 1;
-    TROUPE_TRY(TROUPE_NEW(&runtime->tickets, runtime->ticket_capacity));
-    return TROUPE_NEW(&runtime->awaited, runtime->awaited_count);
-}
-
-static troupe_status build(troupe_runtime *runtime) {
-    TROUPE_TRY(build_graph(runtime));
-    TROUPE_TRY(build_ports(runtime));
-    TROUPE_TRY(allocate_tickets(runtime));
-    return troupe_conductor_create(runtime);
-}
-
-troupe_status troupe_runtime_start(troupe_runtime *runtime) {
-    troupe_group *world = NULL;
-    TROUPE_TRY(create_world(runtime, &world));
-    troupe_status status = compare_construction(runtime, world);
-    if (status == TROUPE_OK) {
-        status = build(runtime);
-    }
-    if (status == TROUPE_OK) {
-        runtime->started = true;
-        troupe_comm_set_control_handler(runtime->comm, troupe_conductor_handle, runtime);
-        status = troupe_group_barrier(world); /* nobody speaks before everybody listens */
-    }
-    troupe_group_destroy(world);
-    return status;
 }
 
 /* ---- queries ---- */
 
-int troupe_runtime_islands(const troupe_runtime *runtime, int *conductor_of) {
-    return troupe_graph_conductors(&runtime->graph, conductor_of);
+troupe_comm *troupe_runtime_comm(const troupe_runtime *runtime) {
+    return runtime->comm;
 }
 
-struct troupe_actor_times troupe_runtime_times(const troupe_runtime *runtime, int actor) {
-    return runtime->actors[actor].times;
+static const struct troupe_actor_gang *gang_at(const troupe_runtime *runtime, int gang) {
+    TROUPE_ASSERT(gang >= 0 && gang < runtime->gang_count, "gang %d of %d", gang,
+                  runtime->gang_count);
+    return &runtime->gangs[gang];
 }
 
-int troupe_runtime_connection_count(const troupe_runtime *runtime) {
-    return runtime->connection_count;
+static const struct troupe_actor_edge *edge_at(const troupe_runtime *runtime, int edge) {
+    TROUPE_ASSERT(edge >= 0 && edge < runtime->edge_count, "edge %d of %d", edge,
+                  runtime->edge_count);
+    return &runtime->edges[edge];
 }
 
-const char *troupe_runtime_connection_name(const troupe_runtime *runtime, int connection) {
-    return runtime->connections[connection]->name;
+struct troupe_gang_times troupe_runtime_gang_times(const troupe_runtime *runtime, int gang) {
+    return gang_at(runtime, gang)->times;
 }
 
-uint64_t troupe_runtime_connection_bytes(const troupe_runtime *runtime, int connection) {
-    return runtime->connections[connection]->bytes_sent;
+uint64_t troupe_runtime_edge_bytes(const troupe_runtime *runtime, int edge) {
+    return edge_at(runtime, edge)->bytes_sent;
+}
+
+int troupe_runtime_edge_count(const troupe_runtime *runtime) {
+    return runtime->edge_count;
+}
+
+int troupe_runtime_gang_count(const troupe_runtime *runtime) {
+    return runtime->gang_count;
+}
+
+const char *troupe_runtime_edge_name(const troupe_runtime *runtime, int edge) {
+    return edge_at(runtime, edge)->name;
+}
+
+const char *troupe_runtime_gang_name(const troupe_runtime *runtime, int gang) {
+    return gang_at(runtime, gang)->name;
+}
+
+void troupe_runtime_request_report(troupe_runtime *runtime) {
+    atomic_store_explicit(&runtime->report_requested, true, memory_order_relaxed);
 }

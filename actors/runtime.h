@@ -1,76 +1,104 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The runtime of one rank: its actors, the edges between them and all others, and the conductor of
- * the island if this is the island's lowest rank. Everything hangs from it; one process may hold
- * several (loopback ranks as threads).
+ * The runtime of one rank: everything hangs from it, and a process may hold several (one per
+ * thread). Every rank builds the same actors and edges, then starts and fires them:
  *
- *     troupe_runtime_create(&(struct troupe_runtime_options){.comm = comm}, &runtime);
- *     int a = troupe_spawn(runtime, &...);  troupe_connect(runtime, &...);    (same on all ranks)
- *     TROUPE_TRY(troupe_runtime_start(runtime));
- *     TROUPE_TRY(troupe_runtime_run(runtime));      until an actor calls troupe_stop; or
- *     TROUPE_TRY(troupe_runtime_step(runtime, step));           one step of all microbatches
+ *     troupe_runtime_create(comm, &(struct troupe_runtime_options){.microbatches = 4}, &rt);
+ *     troupe_spawn(rt, ...);  troupe_connect(rt, ...);                (the same on every rank)
+ *     TROUPE_TRY(troupe_runtime_start(rt));
+ *     for (int64_t step = 0; step < steps; step++) { TROUPE_TRY(troupe_runtime_step(rt, step)); }
+ *     troupe_runtime_destroy(rt);
  *
- * Ownership: the endpoint and the actors' states are borrowed. Threads: one thread per runtime.
- * Failure: a method's or the transport's status, ERROR_CONTRACT for a message that is not what the
- * plan says, ERROR_STALL after stall_ns without progress; the runtime is then only good for
- * destroy, and the app tells the other ranks with troupe_comm_abort.
- * After start nothing allocates.
+ * Inside: messages arrive in preposted buffers, the island's conductor (its lowest rank) hears of
+ * it, its engine issues tickets, and each rank runs its tickets in order (scheduler/engine.h has
+ * the rules). All of that happens inside troupe_comm_progress, but for the methods themselves.
+ *
+ * Ownership: the endpoint is borrowed, its control handler and group id 2^20 - 1 are taken, until
+ * destroy; destroy the runtime before the endpoint is closed. Threads: one thread per runtime makes
+ * all calls; troupe_runtime_request_report may be called from a signal handler or any thread.
+ * Failure: the first failure on a rank (a method, a contract, the transport, a stall) is what its
+ * step or run returns; all other ranks are told and return too. A failed runtime stays failed.
+ * Nothing allocates between start and destroy.
  */
 #ifndef TROUPE_ACTORS_RUNTIME_H
 #define TROUPE_ACTORS_RUNTIME_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "actors/actor.h"
+#include "actors/edge.h"
 #include "comm/comm.h"
 #include "runtime/status.h"
-#include "scheduler/order.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 struct troupe_runtime_options {
-    troupe_comm *comm;
-    const struct troupe_order_policy *order; /* NULL: fifo */
-    int look_ahead;                          /* tickets a rank holds; 0: 2 */
-    int microbatches;                        /* of a step; 0: free-running methods */
-    int64_t stall_ns;                        /* 0: 120 s */
+    int microbatches;  /* firings a step; 0: no steps, methods fire whenever they can */
+    const char *order; /* order policy: a name or the path of a shared object; NULL: fifo */
+    int look_ahead;    /* tickets a rank may hold unfinished; 0: 2 */
+    int64_t stall_ns;  /* deadline without any progress; 0: 60 s, < 0: none */
+    bool checksum;     /* payloads carry a checksum that the receiver verifies */
 };
 
-troupe_status troupe_runtime_create(const struct troupe_runtime_options *options,
+troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runtime_options *options,
                                     troupe_runtime **out);
-/* Accepts NULL. */
+/* After all spawns and connects; collective. Checks that all ranks made the same calls, checks the
+ * graph and allocates all that the run needs. */
+troupe_status troupe_runtime_start(troupe_runtime *runtime);
+/* Runs one step, this rank's part of it: returns when its tickets are done and its sends complete.
+ * The first step may be any, then one after the other. */
+troupe_status troupe_runtime_step(troupe_runtime *runtime, int64_t step);
+/* Without steps: fires until a method or timer of some rank calls stop. Tickets issued by then
+ * are still run. Once. */
+troupe_status troupe_runtime_run(troupe_runtime *runtime);
+void troupe_runtime_stop(troupe_runtime *runtime);
+/* Collective, unless the job has failed. Accepts NULL and half-built runtimes. */
 void troupe_runtime_destroy(troupe_runtime *runtime);
 
-/* Checks the graph, compares it with the other ranks', sizes and allocates everything. */
-troupe_status troupe_runtime_start(troupe_runtime *runtime);
-/* Runs all tasks of one step on this rank; steps follow one another. */
-troupe_status troupe_runtime_step(troupe_runtime *runtime, int64_t step);
-/* Fires free-running methods until one of them calls troupe_stop. */
-troupe_status troupe_runtime_run(troupe_runtime *runtime);
+troupe_comm *troupe_runtime_comm(const troupe_runtime *runtime);
 
-/* Asks for the report of troupe_runtime_explain on stderr at the next chance; safe in a signal
- * handler and from other threads. */
-void troupe_runtime_request_report(troupe_runtime *runtime);
-/* What each actor of this rank waits for, line by line, and if this rank conducts an island, what
- * the engine waits for. */
+/* A callback that fires once, between tasks, when its time has come; restart it from there. The
+ * caller's storage, which lives until then. Resolution: 1 ms when the rank is idle, else a task. */
+struct troupe_timer {
+    void (*fire)(struct troupe_timer *timer, troupe_runtime *runtime);
+    void *arg;
+    uint64_t due_ns; /* the runtime's, as is link */
+    struct troupe_timer *link;
+};
+void troupe_timer_start(troupe_runtime *runtime, struct troupe_timer *timer, int64_t after_ns);
+void troupe_timer_cancel(troupe_runtime *runtime, struct troupe_timer *timer);
+
+/* Where this rank's time went in the latest step, per gang (0 for a gang without a member here).
+ * Waits are those of the rank, charged to the gang whose ticket came next. */
+struct troupe_gang_times {
+    int64_t firings;
+    uint64_t compute_ns;
+    uint64_t wait_ticket_ns; /* no ticket */
+    uint64_t wait_input_ns;  /* a ticket, but its messages were still on their way */
+    uint64_t wait_output_ns; /* a ticket, but its output buffer was still being sent */
+};
+struct troupe_gang_times troupe_runtime_gang_times(const troupe_runtime *runtime, int gang);
+/* Payload bytes that this rank sent to other ranks on the edge in the latest step. */
+uint64_t troupe_runtime_edge_bytes(const troupe_runtime *runtime, int edge);
+/* Edges are numbered from 0 in the order of their connect, gangs in that of their spawn. */
+int troupe_runtime_edge_count(const troupe_runtime *runtime);
+int troupe_runtime_gang_count(const troupe_runtime *runtime);
+const char *troupe_runtime_edge_name(const troupe_runtime *runtime, int edge);
+const char *troupe_runtime_gang_name(const troupe_runtime *runtime, int gang);
+
+/* After start: one line for each island, "island of 2 ranks, conductor 0: llm dp 0, vision dp 0".
+ */
+void troupe_runtime_describe(const troupe_runtime *runtime,
+                             void (*line)(void *arg, const char *text), void *arg);
+/* Says what each actor of this rank waits for and since when, and what the conductor's engine says;
+ * the text that a stall prints to standard error. */
 void troupe_runtime_explain(const troupe_runtime *runtime,
                             void (*line)(void *arg, const char *text), void *arg);
-
-/* Islands of the started graph: conductor_of[rank]; returns their number. */
-int troupe_runtime_islands(const troupe_runtime *runtime, int *conductor_of);
-
-/* Since start. Of an actor on this rank: time in methods, and time the rank waited before them. */
-struct troupe_actor_times {
-    uint64_t compute_ns;
-    uint64_t wait_ns;
-};
-struct troupe_actor_times troupe_runtime_times(const troupe_runtime *runtime, int actor);
-int troupe_runtime_connection_count(const troupe_runtime *runtime);
-const char *troupe_runtime_connection_name(const troupe_runtime *runtime, int connection);
-/* Payload bytes that this rank has sent to other ranks over the connection. */
-uint64_t troupe_runtime_connection_bytes(const troupe_runtime *runtime, int connection);
+/* Makes the rank print that soon, without ending anything. Async-signal-safe. */
+void troupe_runtime_request_report(troupe_runtime *runtime);
 
 #ifdef __cplusplus
 }

@@ -1,174 +1,345 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the files of this folder share: the runtime of one rank. runtime.c builds it, edge.c moves
- * messages, conductor.c talks with the engine, executor.c runs tickets.
+ * What the files of this layer share. The parts, in the order of a message's life:
  *
- * A message of a connection is known by the firing that consumes it: the firing that produces it
- * plus the connection's initial messages.
+ *     actor.c, edge.c     what the app declares (gangs, edges), and that all ranks declare the same
+ *     plan.c              the task graph made of it: channels, islands
+ *     mailbox.c           outlets and inlets: buffers, sends, receives, contracts
+ *     conductor.c         the engine of an island, fed by control messages
+ *     runtime.c           the executor: tickets in order, waits, accounting, failure
+ *     report.c            who waits for what
+ *
+ * Ownership: everything hangs from troupe_runtime. Threads: the rank's own. Failure: callbacks that
+ * cannot return a status keep it with troupe_runtime_fail.
  */
 #ifndef TROUPE_ACTORS_RUNTIME_INTERNAL_H
 #define TROUPE_ACTORS_RUNTIME_INTERNAL_H
 
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
 
 #include "actors/runtime.h"
 #include "comm/contract.h"
 #include "comm/wire.h"
 #include "scheduler/engine.h"
 
-enum { AWAITED_MAX = 32, TEXT_BYTES = 96 };
-
-/* One output buffer's way to the other ranks over one connection. */
-struct outgoing {
-    struct connection *connection;
-    struct troupe_route_binding *binding;
-    struct troupe_transfer *transfers; /* one a message */
-    uint8_t *headers;                  /* TROUPE_WIRE_BYTES each */
-    uint8_t *staging;                  /* messages that are not one stretch of the buffer */
-    int in_flight;                     /* transfers not complete: the buffer may not be reused */
+enum {
+    TROUPE_CREDITS_DEFAULT = 2,
+    TROUPE_LOOK_AHEAD_DEFAULT = 2,
+    TROUPE_NOBODY = -1, /* a rank or shard that is none */
 };
 
-/* One input buffer of a connection. */
-struct incoming {
-    struct connection *connection;
-    struct troupe_route_binding *binding;
-    struct troupe_transfer *transfers;
-    uint8_t *headers;
-    uint8_t *staging;
-    void *memory;               /* to_rows_max x columns */
-    struct troupe_tensor view;  /* what the method sees: of memory, or the producer's own buffer */
-    int64_t firing;             /* that consumes it */
-    int64_t row_begin;          /* of this rank's rows in the microbatch */
-    uint64_t sample_set, normalisation;
-    int *missing;               /* by source gang: messages not here yet */
-    int missing_total;
-    bool kept_missing;          /* rows that this rank itself will produce */
+/* ---- what the app declares ---- */
+
+/* One spawn or connect, for comparing the ranks. */
+struct troupe_call {
+    uint64_t hash; /* over this and all calls before */
+    const char *what;
+    const char *name; /* the gang's or edge's */
 };
 
-struct connection {
-    struct troupe_connect_options options; /* name, from, to are copies */
-    char name[TEXT_BYTES];
-    int index;
+struct troupe_actor_gang {
+    struct troupe_spawn_options options; /* name and ranks are copies */
+    char *name;
+    int *ranks;
+    int member; /* of this rank, or TROUPE_NOBODY */
+    void *state;
+    bool created;
+    int first_method;               /* in the task graph */
+    struct troupe_inlet **inlets;   /* by port; NULL: not connected, or no member here */
+    struct troupe_outlet **outlets; /* by port */
+    struct troupe_gang_times times;
+};
+
+struct troupe_actor_edge {
+    struct troupe_connect_options options; /* name and lists are copies, defaults filled in */
+    char *name;
+    int *from;
+    int *to;
+    int from_port;
+    int to_port;
+    int from_method; /* index in the class that writes the port */
+    int to_method;
+    int firings;          /* a step; 0: without steps */
+    int first_channel;    /* of from_count x to_count with a route, else of from_count */
+    int first_return;     /* first of from_count buffer returns, or -1, see plan.c */
+    int *shard_of_source; /* with a route: index into from, by rank; TROUPE_NOBODY */
+    int *shard_of_destination;
+    size_t element_bytes;
+    uint64_t bytes_sent; /* by this rank in this step */
+};
+
+/* ---- the task graph ---- */
+
+/* An edge of the task graph: messages from one gang to another; to_shard TROUPE_NOBODY: the return
+ * of the output buffers of from_shard. */
+struct troupe_channel {
+    int edge;
+    int from_shard;
+    int to_shard;
+    uint64_t *receivers; /* by microbatch of this step; known to conductors, NULL: everyone */
+};
+
+/* ---- mailboxes ---- */
+
+/* One end of an edge at an actor. */
+struct troupe_end {
     troupe_runtime *runtime;
-    struct troupe_layout source, destination; /* ours, where there is no route given */
-    bool owns_layouts;
-    troupe_route *route;
-    int edge_base;  /* engine edge of (from a, to b): edge_base + a * to_count + b */
-    int from_index; /* index in from[] and to[] of the gang that this rank is in, or -1 */
-    int to_index;
-    int *from_of_rank; /* by rank: index in from[] or -1 */
-    struct troupe_layout_piece source_piece; /* of this rank */
-    struct troupe_layout_piece destination_piece;
-    int64_t *source_offsets; /* scratch of the plan */
-    int64_t *destination_offsets;
-    struct outgoing *outgoing; /* by buffer of the output port */
-    int outgoing_count;
-    struct incoming *incoming; /* credits of them */
-    int64_t next_receive;      /* first consuming firing whose buffer is not bound */
-    int64_t consumed;          /* firings consumed on this rank */
-    struct troupe_route_binding **probes; /* conductors: by rank, for receivers of a message */
-    uint64_t bytes_sent;
+    struct troupe_actor_edge *edge;
+    int edge_index;
+    int shard;
+    int member;
+    int64_t rows_max;
+    int part;              /* with a route: of the ragged row split, or -1 */
+    struct troupe_box box; /* with a route: what the rank holds; rows only if not ragged */
+    int64_t columns;
 };
 
-/* An output port of an actor on this rank. */
-struct output_port {
-    void **buffers;
+/* The end's part of one message. */
+struct troupe_bound {
+    struct troupe_message_plan plan;
+    struct troupe_route_binding *binding; /* NULL without a route */
+    struct troupe_route_view view;
+    int64_t rows;
+    bool travels; /* without a route: whether it is sent at all */
+};
+
+/* A send or a receive. */
+struct troupe_piece {
+    struct troupe_transfer transfer;
+    uint8_t header[TROUPE_WIRE_BYTES];
+    void *staging; /* for a payload in several stretches; NULL where that cannot be */
+    const struct troupe_route_message *message; /* NULL without a route */
+    void *owner;                                /* the outlet buffer or inlet entry */
+    int shard;                                  /* of the peer */
+};
+
+struct troupe_outlet_buffer {
+    struct troupe_outlet *outlet;
+    void *data;
+    bool busy;      /* being written, sent, or read by the local consumer */
+    int holds;      /* sends in flight, local consumer */
+    bool for_local; /* the local inlet has not taken it yet */
+    int64_t firing;
+    struct troupe_bound bound;
+    struct troupe_piece *sends;
+};
+
+struct troupe_outlet {
+    struct troupe_end end;
     int buffer_count;
-    int *connections; /* that it feeds */
-    int connection_count;
+    struct troupe_outlet_buffer *buffers;
+    struct troupe_inlet *local; /* of the same edge on this rank, or NULL */
+    void *memory;
+    void *staging;
 };
 
-struct actor {
-    struct troupe_spawn_options options; /* name, ranks are copies */
-    char name[TEXT_BYTES];
-    int member; /* this rank's index in the gang, or -1 */
-    int method_base;
-    int input_connection[TROUPE_METHOD_PORTS_MAX * 2]; /* by input port; -1: none */
-    struct output_port output[TROUPE_METHOD_PORTS_MAX * 2];
-    struct troupe_actor_times times;
+enum troupe_entry_state { TROUPE_ENTRY_FREE, TROUPE_ENTRY_WAITING, TROUPE_ENTRY_READY };
+
+/* Room for message `message`; messages take the entries in turn. */
+struct troupe_inlet_entry {
+    struct troupe_inlet *inlet;
+    enum troupe_entry_state state;
+    int64_t message;
+    uint64_t since_ns;
+    void *data;
+    struct troupe_bound bound;
+    struct troupe_tensor tensor;
+    int pending;                         /* pieces that have not arrived */
+    int *pending_from;                   /* of them, by shard of the source */
+    bool hand_over;                      /* the local producer's buffer is the input */
+    struct troupe_outlet_buffer *handed; /* to be released when consumed */
+    int receive_count;
+    struct troupe_piece *receives;
 };
 
-/* A reduction ticket whose operations are under way. */
-struct awaited {
-    struct troupe_ticket ticket;
-    struct troupe_collective *operations[AWAITED_MAX];
-    int count;
-    bool used;
+struct troupe_inlet {
+    struct troupe_end end;
+    int depth;
+    struct troupe_inlet_entry *entries;
+    int64_t next;  /* the message that gets an entry next */
+    int64_t limit; /* messages below are known */
+    int64_t initial_end;
+    struct troupe_outlet *local; /* of the same edge on this rank, or NULL */
+    void *memory;
+    void *staging;
+    int *counts;
 };
+
+/* ---- tickets ---- */
+
+struct troupe_rank_ticket {
+    int method;
+    int slot;
+    int64_t firing;
+    uint64_t since_ns;
+};
+
+/* A firing in the reduction lane. */
+struct troupe_posted_reduction {
+    troupe_runtime *runtime;
+    int method;
+    int outstanding;
+    bool running;
+    int64_t firing;
+    uint64_t since_ns;
+};
+
+enum troupe_control_kind {
+    TROUPE_CONTROL_TICKET,  /* conductor to member: index = method, firing, slot */
+    TROUPE_CONTROL_ARRIVED, /* member to conductor: index = channel, firing, member */
+    TROUPE_CONTROL_DONE,    /* member to conductor: index = method, firing, member */
+    TROUPE_CONTROL_CREDIT,  /* conductor to conductor: index = channel */
+    TROUPE_CONTROL_SENT,    /* without steps, producer to consumer: index = channel, firing */
+    TROUPE_CONTROL_STOP,    /* to all: issue nothing more */
+    TROUPE_CONTROL_LAST,    /* conductor to member: no ticket comes after this */
+    TROUPE_CONTROL_QUIET,   /* to rank 0: all tickets run, all sends complete */
+    TROUPE_CONTROL_EXIT,    /* rank 0 to all: everyone is quiet */
+    TROUPE_CONTROL_REPORT,  /* to all: print who waits for what, and answer */
+    TROUPE_CONTROL_REPORTED,
+    TROUPE_CONTROL_BYE, /* to all: nothing more comes from this runtime */
+};
+
+struct troupe_control {
+    int32_t kind;
+    int32_t index;
+    int32_t member;
+    int32_t slot;
+    int64_t firing;
+};
+
+enum troupe_wait_cause { TROUPE_WAIT_NOTHING, TROUPE_WAIT_INPUT, TROUPE_WAIT_OUTPUT };
 
 struct troupe_runtime {
-    struct troupe_runtime_options options;
     troupe_comm *comm;
+    struct troupe_runtime_options options;
+    char *order_name;
+    const struct troupe_order_policy *order;
     int rank;
     int rank_count;
     bool started;
 
-    struct actor *actors; /* = gangs of the graph */
-    int actor_count;
-    struct connection **connections;
-    int connection_count;
+    struct troupe_call *calls;
+    int call_count, call_capacity;
+    struct troupe_actor_gang *gangs;
+    int gang_count, gang_capacity;
+    struct troupe_actor_edge *edges;
+    int edge_count, edge_capacity;
+
     struct troupe_graph graph;
-    struct troupe_gang *gangs;
-    struct troupe_method *methods;
-    struct troupe_edge *edges;
-    int *method_after; /* backs methods[].after */
-
+    struct troupe_gang *graph_gangs;
+    struct troupe_method *graph_methods;
+    struct troupe_edge *graph_edges;
+    int *graph_after;
+    struct troupe_channel *channels; /* beside graph_edges */
     int *conductor_of;
-    troupe_engine *engine; /* of this rank's island, if it is the conductor */
+    troupe_group *world;
+
+    struct troupe_inlet *inlets;
+    int inlet_count;
+    struct troupe_outlet *outlets;
+    int outlet_count;
+    int sends_in_flight;
+
+    troupe_engine *engine;                  /* of the island that this rank conducts, or NULL */
+    struct troupe_route_binding **bindings; /* of destination ranks, by edge and rank; conductors */
+    uint64_t *receivers_memory;
     bool pumping;
+    int64_t tickets_issued; /* by this conductor, counted per member */
+    bool last_said;
 
+    struct troupe_rank_ticket *tickets; /* a ring */
+    int ticket_capacity, ticket_first, ticket_count;
+    struct troupe_posted_reduction *reductions; /* by method of the graph; used for own ones */
+    int64_t firings_done, firings_target;
     int64_t step;
-    struct troupe_ticket *tickets; /* ring of tickets for this rank, in order */
-    int ticket_capacity;
-    uint64_t ticket_head, ticket_tail;
-    int64_t tasks_in_step; /* of this rank */
-    int64_t tasks_done;    /* of the current step */
-    struct awaited *awaited;
-    int awaited_count;
-    struct awaited *posting; /* of the reduction method that runs now */
-    int in_flight;           /* sends not complete */
+    int64_t first_step; /* -1: no step yet */
 
-    bool stop_sent, stopped;
-    troupe_status failure; /* from a callback of progress */
-    uint64_t last_progress_ns;
-    uint64_t waiting_since_ns; /* 0: not waiting */
+    bool stopping, last_seen, quiet_said, exiting;
+    int quiet_count;
     atomic_bool report_requested;
-    uint64_t construction; /* hash of all spawns and connects */
+    int reports_received;
+    int byes_received;
+    bool reported;
+    uint64_t progress_ns;        /* when something last happened */
+    struct troupe_timer *timers; /* by due time */
+    troupe_status failure;
+    char failure_text[1024];
 };
 
-/* edge.c */
-troupe_status troupe_connection_build(struct connection *connection);
-void troupe_connection_destroy(struct connection *connection);
-/* Binds free input buffers to the next firings of the steps begun and posts their receives. */
-troupe_status troupe_connection_receive(struct connection *connection);
-/* Binds output buffer `buffer` for the message that firing `produced` sends; fills the view. */
-troupe_status troupe_connection_bind_output(struct connection *connection, int buffer,
-                                            int64_t produced, void *memory,
-                                            struct troupe_tensor *view);
-/* Sends what other ranks need of the buffer and keeps what this one needs. */
-troupe_status troupe_connection_send(struct connection *connection, int buffer, int64_t produced,
-                                     const struct troupe_tensor *view);
-/* The input of firing `firing` has been read; its buffer is free. */
-troupe_status troupe_connection_consume(struct connection *connection, int64_t firing);
-bool troupe_connection_input_ready(const struct connection *connection, int64_t firing);
-/* Members of `to` that get rows of `from`'s message; for edges between islands. */
-uint64_t troupe_connection_receivers(struct connection *connection, int from, int to, int64_t step,
-                                     int microbatch);
+/* ---- actor.c ---- */
 
-/* conductor.c */
-void troupe_conductor_handle(void *arg, int from, const void *message, size_t bytes);
-troupe_status troupe_conductor_create(troupe_runtime *runtime);
+/* The array has room for one more; grows it by copying. */
+troupe_status troupe_grow(void **array, int count, int *capacity, size_t bytes);
+troupe_status troupe_copy_ints(const int *values, int count, int **out);
+uint64_t troupe_hash_bytes(uint64_t hash, const void *data, size_t bytes);
+uint64_t troupe_hash_text(uint64_t hash, const char *text);
+uint64_t troupe_hash_int(uint64_t hash, int64_t value);
+troupe_status troupe_record_call(troupe_runtime *runtime, const char *what, const char *name,
+                                 uint64_t hash);
+/* Collective: ERROR_INVALID on every rank if the ranks made different calls. */
+troupe_status troupe_compare_calls(troupe_runtime *runtime);
+troupe_status troupe_create_actors(troupe_runtime *runtime);
+void troupe_destroy_gangs(troupe_runtime *runtime);
+void troupe_destroy_edges(troupe_runtime *runtime);
+
+/* ---- plan.c ---- */
+
+troupe_status troupe_make_graph(troupe_runtime *runtime);
+void troupe_destroy_graph(troupe_runtime *runtime);
+const struct troupe_actor_method *troupe_method_of(const troupe_runtime *runtime, int method);
+struct troupe_actor_gang *troupe_gang_of(const troupe_runtime *runtime, int method);
+/* Conductor of the gang's island. */
+int troupe_conductor_of_gang(const troupe_runtime *runtime, int gang);
+int troupe_channel_of(const struct troupe_actor_edge *edge, int from_shard, int to_shard);
+int64_t troupe_edge_step(const struct troupe_actor_edge *edge, int64_t message);
+int troupe_edge_microbatch(const struct troupe_actor_edge *edge, int64_t message);
+void troupe_edge_plan(const struct troupe_actor_edge *edge, int64_t step, int microbatch, int shard,
+                      struct troupe_message_plan *out);
+
+/* ---- mailbox.c ---- */
+
+troupe_status troupe_make_mailboxes(troupe_runtime *runtime);
+void troupe_destroy_mailboxes(troupe_runtime *runtime);
+/* Messages of the steps up to this one are known: post receives for as many as there is room. */
+void troupe_inlet_begin_step(struct troupe_inlet *inlet, int64_t step, bool first);
+/* Without steps: messages below `limit` have been sent. */
+void troupe_inlet_announce(struct troupe_inlet *inlet, int64_t limit);
+/* The entry of the message if it is all here, else NULL. */
+struct troupe_inlet_entry *troupe_inlet_ready(struct troupe_inlet *inlet, int64_t message);
+void troupe_inlet_consume(struct troupe_inlet *inlet, struct troupe_inlet_entry *entry);
+bool troupe_inlet_is_waiting(const struct troupe_inlet *inlet);
+/* A buffer that nobody uses, or NULL. */
+struct troupe_outlet_buffer *troupe_outlet_free(struct troupe_outlet *outlet);
+/* Binds it to the firing and gives the tensor to write. */
+troupe_status troupe_outlet_begin(struct troupe_outlet_buffer *buffer, int64_t firing,
+                                  struct troupe_tensor *out);
+/* The tensor is written: sends it off. */
+void troupe_outlet_finish(struct troupe_outlet_buffer *buffer);
+
+/* ---- conductor.c ---- */
+
+troupe_status troupe_make_conductor(troupe_runtime *runtime);
+void troupe_destroy_conductor(troupe_runtime *runtime);
 void troupe_conductor_begin_step(troupe_runtime *runtime, int64_t step);
-bool troupe_conductor_step_done(const troupe_runtime *runtime);
+/* Issues what may be issued. */
 void troupe_conductor_pump(troupe_runtime *runtime);
-void troupe_report_arrived(troupe_runtime *runtime, int edge, int64_t firing, int member);
-void troupe_report_done(troupe_runtime *runtime, const struct troupe_ticket *ticket, int member);
-void troupe_report_stop(troupe_runtime *runtime);
+/* Tells the own island's conductor, by a call or by a message. */
+void troupe_tell_conductor(troupe_runtime *runtime, const struct troupe_control *control);
+/* An event for the engine of this rank. */
+void troupe_conductor_event(troupe_runtime *runtime, const struct troupe_control *control);
 
-/* The method that consumes from (produces for) a port of the actor's class. */
-int troupe_method_of_input(const struct troupe_actor_class *actor, int port);
-int troupe_method_of_output(const struct troupe_actor_class *actor, int port);
+/* ---- runtime.c ---- */
+
+/* Keeps the first failure, with this thread's last error, and tells all ranks. */
+void troupe_runtime_fail(troupe_runtime *runtime, troupe_status status);
+void troupe_send_control(troupe_runtime *runtime, int to, const struct troupe_control *control);
+void troupe_push_ticket(troupe_runtime *runtime, const struct troupe_control *control);
+/* What the first ticket waits for; `port_out` gets the end concerned. */
+enum troupe_wait_cause troupe_ticket_wait(const troupe_runtime *runtime,
+                                          const struct troupe_rank_ticket *ticket, int *port_out);
+
+/* ---- report.c ---- */
+
+void troupe_print_report(troupe_runtime *runtime);
 
 #endif

@@ -56,8 +56,8 @@ static troupe_status slice_of(troupe_comm *comm, struct troupe_slice *out) {
     troupe_status status = gather_places(comm, places);
     *out = (struct troupe_slice){0, 0};
     for (int r = 0; status == TROUPE_OK && r < size; r++) {
-        bool same = places[r].host == places[rank].host &&
-                    CPU_EQUAL(&places[r].cores, &places[rank].cores);
+        bool same =
+            places[r].host == places[rank].host && CPU_EQUAL(&places[r].cores, &places[rank].cores);
         out->index += same && r < rank;
         out->count += same;
     }
@@ -141,8 +141,8 @@ static troupe_status run_threads(const struct launch_options *options,
     struct thread_rank *ranks = NULL;
     troupe_loopback *world = NULL;
     TROUPE_TRY(TROUPE_NEW(&ranks, options->ranks));
-    troupe_status status = troupe_loopback_create(
-        &(struct troupe_loopback_options){.ranks = options->ranks}, &world);
+    troupe_status status =
+        troupe_loopback_create(&(struct troupe_loopback_options){.ranks = options->ranks}, &world);
     int started = 0;
     for (; status == TROUPE_OK && started < options->ranks; started++) {
         struct thread_rank *rank = &ranks[started];
@@ -173,8 +173,8 @@ static troupe_status run_process(const struct launch_options *options,
                                  const struct troupe_options *environment, launch_body body,
                                  void *arg) {
     troupe_comm *comm = NULL;
-    const char *provider = strcmp(environment->provider, "auto") != 0 ? environment->provider
-                                                                      : options->provider;
+    const char *provider =
+        strcmp(environment->provider, "auto") != 0 ? environment->provider : options->provider;
     troupe_status status =
         troupe_comm_open(&(struct troupe_comm_options){.provider = provider}, &comm);
     if (status != TROUPE_OK) {

@@ -30,8 +30,7 @@ struct launch_options {
 int launch_take_ranks(int *argc, char **argv);
 
 troupe_status launch(const struct launch_options *options,
-                            troupe_status (*body)(void *arg, troupe_comm *comm,
-                                                  troupe_workers *workers),
-                            void *arg);
+                     troupe_status (*body)(void *arg, troupe_comm *comm, troupe_workers *workers),
+                     void *arg);
 
 #endif

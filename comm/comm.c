@@ -5,8 +5,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "runtime/clock.h"
+#include "runtime/eventcount.h"
 #include "runtime/log.h"
 #include "runtime/memory.h"
 
@@ -67,14 +68,6 @@ static void check_transfer(const troupe_comm *comm, const struct troupe_transfer
     TROUPE_ASSERT(transfer->tag >> TROUPE_TAG_NAMESPACE_SHIFT <= TROUPE_TAG_GROUP,
                   "tag 0x%016llx uses the reserved top four bits",
                   (unsigned long long)transfer->tag);
-}
-
-static void spin_once(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#else
-    __asm__ volatile("" ::: "memory");
-#endif
 }
 
 static int cores_available(void) {
@@ -174,14 +167,14 @@ int troupe_comm_progress(troupe_comm *comm) {
 }
 
 void troupe_comm_idle(troupe_comm *comm) {
-    int64_t now = troupe_comm_now_ns();
+    int64_t now = (int64_t)troupe_clock_ns();
     if (comm->active) {
         comm->active = false;
         comm->active_ns = now;
     }
     int64_t quiet_ns = now - comm->active_ns;
     if (quiet_ns < comm->spin_ns) {
-        spin_once();
+        troupe_cpu_relax();
     } else if (quiet_ns < comm->spin_ns + YIELD_NS) {
         sched_yield();
     } else {
@@ -195,8 +188,8 @@ troupe_status troupe_comm_failure(const troupe_comm *comm) {
 
 void troupe_comm_abort(troupe_comm *comm, const char *why) {
     if (comm->failure == TROUPE_OK) {
-        comm->backend->announce_abort(comm, why);
         troupe_comm_fail(comm, TROUPE_ERROR_ABORTED, "rank %d ended the job: %s", comm->rank, why);
+        comm->backend->announce_abort(comm, why);
     }
 }
 
@@ -253,6 +246,9 @@ troupe_status troupe_comm_wrong_size(const troupe_comm *comm,
 void troupe_comm_deliver(troupe_comm *comm, int from, const void *message, size_t bytes) {
     TROUPE_ASSERT(comm->handler != NULL, "rank %d got a control message from rank %d, no handler",
                   comm->rank, from);
+    if (comm->failure != TROUPE_OK) {
+        return; /* a farewell still polls, but nothing is acted upon */
+    }
     comm->events++;
     comm->handler(comm->handler_arg, from, message, bytes);
 }
@@ -298,10 +294,4 @@ void troupe_transfer_copy(const struct troupe_transfer *from, struct troupe_tran
             to_used = 0;
         }
     }
-}
-
-int64_t troupe_comm_now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }

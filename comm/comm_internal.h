@@ -99,6 +99,4 @@ static inline void *troupe_transfer_scratch(struct troupe_transfer *transfer) {
 }
 enum { TROUPE_TRANSFER_SCRATCH_BYTES = 80 };
 
-int64_t troupe_comm_now_ns(void);
-
 #endif

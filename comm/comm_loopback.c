@@ -8,17 +8,16 @@
  * Items live inside the transfers, so nothing is allocated and no queue is bounded but the pool of
  * control messages.
  */
-#include <linux/futex.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "comm/group_internal.h"
+#include "comm/comm_process.h"
+#include "runtime/clock.h"
+#include "runtime/eventcount.h"
 #include "runtime/memory.h"
+#include "runtime/random.h"
 
 enum { BUCKETS = 256 };
 
@@ -57,9 +56,10 @@ struct bucket {
 struct endpoint {
     troupe_comm comm;
     troupe_loopback *world;
+    bool owns_world; /* the only rank of a process without a launcher */
 
     _Alignas(TROUPE_CACHE_LINE) _Atomic(struct item *) arrivals;
-    _Atomic uint32_t parked; /* 1 while the thread sleeps, or is about to */
+    struct troupe_eventcount arrived_event;
 
     /* busy protects arrived, held and buckets against a failing peer that takes back its sends;
      * otherwise only the endpoint's thread takes it. */
@@ -115,21 +115,13 @@ static void list_remove(struct item_list *list, struct item *previous, struct it
     }
 }
 
-static void wake(struct endpoint *to) {
-    /* seq_cst: the push before it and this load pair with the store and load in park. */
-    if (atomic_load(&to->parked) != 0) {
-        atomic_store(&to->parked, 0);
-        syscall(SYS_futex, &to->parked, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-    }
-}
-
 static void push(struct endpoint *to, struct item *item) {
     struct item *head = atomic_load_explicit(&to->arrivals, memory_order_relaxed);
     do {
         item->next = head;
         /* publishes *item and the memory behind it; pairs with the exchange in take_arrivals */
     } while (!atomic_compare_exchange_weak(&to->arrivals, &head, item));
-    wake(to);
+    troupe_eventcount_notify(&to->arrived_event);
 }
 
 /* The stack's items join `arrived` in the order in which they were pushed. */
@@ -213,18 +205,13 @@ static bool same_order(const struct item *a, const struct item *b) {
            (a->kind == ITEM_CONTROL || a->transfer->tag == b->transfer->tag);
 }
 
-static uint64_t mix(uint64_t x) { /* splitmix64 (Steele, Lea, Flood, 2014) */
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
 /* Holds an item back for a seeded time, but never less than one that it must not overtake. */
 static void hold(struct endpoint *own, struct item *item) {
     const struct troupe_loopback_options *options = &own->world->options;
-    uint64_t draw = mix(options->seed ^ mix(own->delays_drawn++ * 1024 + (uint64_t)own->comm.rank));
-    item->due_ns = troupe_comm_now_ns() + (int64_t)(draw % ((uint64_t)options->delay_ns_max + 1));
+    item->due_ns =
+        (int64_t)(troupe_clock_ns() + troupe_random_below(options->seed, (uint64_t)own->comm.rank,
+                                                          own->delays_drawn++,
+                                                          (uint64_t)options->delay_ns_max + 1));
     struct item *before = NULL;
     for (struct item *other = own->held.head; other != NULL; other = other->next) {
         if (same_order(item, other) && item->due_ns < other->due_ns) {
@@ -277,7 +264,7 @@ static void handle(struct endpoint *own, struct item *item) {
 }
 
 static void release_held(struct endpoint *own) {
-    int64_t now = own->held.head != NULL ? troupe_comm_now_ns() : 0;
+    int64_t now = own->held.head != NULL ? (int64_t)troupe_clock_ns() : 0;
     while (own->held.head != NULL && own->held.head->due_ns <= now) {
         arrive(own, list_take(&own->held));
     }
@@ -360,19 +347,17 @@ static int control_room(troupe_comm *comm) {
 static void park(troupe_comm *comm, int64_t timeout_ns) {
     struct endpoint *own = endpoint_of(comm);
     if (own->held.head != NULL) {
-        int64_t due_ns = own->held.head->due_ns - troupe_comm_now_ns();
+        int64_t due_ns = own->held.head->due_ns - (int64_t)troupe_clock_ns();
         timeout_ns = due_ns < timeout_ns ? due_ns : timeout_ns;
     }
     if (timeout_ns <= 0 || own->posted.head != NULL) {
         return;
     }
-    struct timespec timeout = {.tv_nsec = (long)timeout_ns};
-    /* seq_cst: a pusher either sees parked or is seen here. */
-    atomic_store(&own->parked, 1);
+    struct troupe_wait_limits limits = {.park_ns = (uint64_t)timeout_ns};
+    uint32_t key = troupe_eventcount_key(&own->arrived_event);
     if (atomic_load(&own->arrivals) == NULL && atomic_load(&own->world->aborted) == 0) {
-        syscall(SYS_futex, &own->parked, FUTEX_WAIT_PRIVATE, 1, &timeout, NULL, 0);
+        troupe_eventcount_wait(&own->arrived_event, key, &limits);
     }
-    atomic_store(&own->parked, 0);
 }
 
 static void announce_abort(troupe_comm *comm, const char *why) {
@@ -383,7 +368,7 @@ static void announce_abort(troupe_comm *comm, const char *why) {
                  comm->rank, why);
         atomic_store_explicit(&world->aborted, 2, memory_order_release);
         for (int r = 0; r < world->options.ranks; r++) {
-            wake(&world->endpoints[r]);
+            troupe_eventcount_notify(&world->endpoints[r].arrived_event);
         }
     }
 }
@@ -423,7 +408,11 @@ static void withdraw(troupe_comm *comm) {
 
 /* The memory stays with the world: others may still hand control messages back. */
 static void close_endpoint(troupe_comm *comm) {
+    struct endpoint *own = endpoint_of(comm);
     troupe_comm_fini(comm);
+    if (own->owns_world) {
+        troupe_loopback_destroy(own->world);
+    }
 }
 
 static const struct troupe_comm_backend loopback_backend = {
@@ -488,5 +477,21 @@ troupe_status troupe_comm_open_loopback(troupe_loopback *world, int rank, troupe
     }
     own->nodes_free_count = own->comm.control_messages_max;
     *out = &own->comm;
+    return TROUPE_OK;
+}
+
+troupe_status troupe_comm_open_alone(const struct troupe_comm_options *options, troupe_comm **out) {
+    troupe_loopback *world = NULL;
+    TROUPE_TRY(troupe_loopback_create(
+        &(struct troupe_loopback_options){.ranks = 1,
+                                          .control_messages_max = options->control_messages_max,
+                                          .spin_ns = options->spin_ns},
+        &world));
+    troupe_status status = troupe_comm_open_loopback(world, 0, out);
+    if (status != TROUPE_OK) {
+        troupe_loopback_destroy(world);
+        return status;
+    }
+    endpoint_of(*out)->owns_world = true;
     return TROUPE_OK;
 }

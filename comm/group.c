@@ -264,6 +264,9 @@ static troupe_status post(troupe_group *group, const struct request *request,
 
 static troupe_status run(troupe_group *group, const struct request *request) {
     struct troupe_collective operation = {0};
+    if (group->count == 1) {
+        return troupe_comm_failure(group->comm);
+    }
     TROUPE_TRY(post(group, request, &operation));
     while (operation.status == TROUPE_AGAIN) {
         if (troupe_comm_progress(group->comm) == 0) {
@@ -376,7 +379,7 @@ int troupe_group_rank(const troupe_group *group, int index) {
 troupe_status troupe_group_all_reduce(troupe_group *group, enum troupe_reduction reduction,
                                       enum troupe_element element, void *data, int64_t count) {
     struct request request = all_reduce_request(group, reduction, element, data, count);
-    return group->count == 1 ? TROUPE_OK : run(group, &request);
+    return run(group, &request);
 }
 
 troupe_status troupe_group_all_gather(troupe_group *group, const void *mine, size_t bytes,
@@ -386,7 +389,7 @@ troupe_status troupe_group_all_gather(troupe_group *group, const void *mine, siz
         memcpy(own, mine, bytes);
     }
     struct request request = {.kind = ALL_GATHER, .data = out, .bytes = bytes};
-    return group->count == 1 ? TROUPE_OK : run(group, &request);
+    return run(group, &request);
 }
 
 troupe_status troupe_group_broadcast(troupe_group *group, int root_index, void *data,
@@ -394,14 +397,14 @@ troupe_status troupe_group_broadcast(troupe_group *group, int root_index, void *
     TROUPE_ASSERT(root_index >= 0 && root_index < group->count, "member %d of %d", root_index,
                   group->count);
     struct request request = {.kind = BROADCAST, .data = data, .bytes = bytes, .root = root_index};
-    return group->count == 1 ? TROUPE_OK : run(group, &request);
+    return run(group, &request);
 }
 
 troupe_status troupe_group_barrier(troupe_group *group) {
     int64_t arrived = 0; /* the sum of nothing: every member hears from every other */
     struct request request =
         all_reduce_request(group, TROUPE_SUM, TROUPE_ELEMENT_INT64, &arrived, 1);
-    return group->count == 1 ? TROUPE_OK : run(group, &request);
+    return run(group, &request);
 }
 
 troupe_status troupe_group_post_all_reduce(troupe_group *group, enum troupe_reduction reduction,

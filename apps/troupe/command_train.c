@@ -86,8 +86,8 @@ static troupe_status train_rank(void *arg, troupe_comm *comm, troupe_workers *wo
     if (status == TROUPE_OK && rank == 0) {
         printf("%s", troupe_train_describe(train));
         fflush(stdout);
-        status = troupe_metrics_open(job->config.train.run_dir, troupe_train_position(train),
-                                     &metrics);
+        status =
+            troupe_metrics_open(job->config.train.run_dir, troupe_train_position(train), &metrics);
     }
     if (status == TROUPE_OK) {
         int slot = job->ranks > 0 ? rank : 0;

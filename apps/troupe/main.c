@@ -44,7 +44,8 @@ static int help_all(FILE *file) {
     for (size_t i = 0; i < TROUPE_COUNT_OF(commands); i++) {
         fprintf(file, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     }
-    fprintf(file, "  %-10s %s\n\n", "help", "this page; `troupe help COMMAND`; `troupe help config`");
+    fprintf(file, "  %-10s %s\n\n", "help",
+            "this page; `troupe help COMMAND`; `troupe help config`");
     fprintf(file, "Start several ranks with `mpirun -n 4 troupe train ...`, with `srun --mpi=pmix "
                   "-n 4 troupe train ...`,\nor as threads of one process with --ranks 4.\n");
     return EXIT_DONE;

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "comm/layout.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
 
@@ -64,7 +65,8 @@ void slab_destroy(struct slab *slab, troupe_stream *stream) {
 }
 
 struct interval interval_share(int64_t extent, int index, int count) {
-    return (struct interval){extent * index / count, extent * (index + 1) / count};
+    return (struct interval){troupe_split_begin(extent, count, index),
+                             troupe_split_begin(extent, count, index + 1)};
 }
 
 int parameter_declare(struct parameter_set *set, const char *prefix, const char *suffix,

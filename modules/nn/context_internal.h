@@ -54,7 +54,7 @@ int32_t *slab_take_int32(struct slab *slab, int64_t count);
 troupe_status slab_create(struct slab *slab, troupe_stream *stream);
 void slab_destroy(struct slab *slab, troupe_stream *stream);
 
-/* Share `index` of `count` of [0, extent): near-even, contiguous. */
+/* Share `index` of `count` of [0, extent), as layouts split: near-even, contiguous. */
 struct interval {
     int64_t begin;
     int64_t end;

@@ -54,8 +54,8 @@ struct troupe_parameter_spec {
 
 /* This shard's box of a parameter, contiguous row-major (extent[0], extent[1], ...). A module's
  * boxes lie back to back in list order, values in one block and gradients in another, so that a
- * reduction may take neighbours, or all, in one go. Dimension tp_dimension of extent n is split at
- * n * index / tp_count. */
+ * reduction may take neighbours, or all, in one go. Dimension tp_dimension is split near-evenly,
+ * as a layout does (troupe_split_begin). */
 struct troupe_parameter {
     struct troupe_parameter_spec spec;
     int64_t begin[TROUPE_DIMENSIONS_MAX];

@@ -31,7 +31,7 @@ void norm_carve(const struct norm *norm, struct slab *slab, int64_t rows_max,
 troupe_status norm_forward(const struct norm *norm, const struct context *context,
                            const struct norm_slot *slot, struct troupe_tensor x,
                            struct troupe_tensor y);
-/* dx += gradient of the residual branch: dx holds the other branch's gradient already. */
+/* dx = gradient of x; with `accumulate` it is added to dx, which holds the residual's gradient. */
 troupe_status norm_backward_input(const struct norm *norm, const struct context *context,
                                   const struct norm_slot *slot, struct troupe_tensor x,
                                   struct troupe_tensor dy, struct troupe_tensor dx,

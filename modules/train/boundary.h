@@ -32,7 +32,7 @@ struct troupe_boundary_options {
     const char *name; /* "vision->projector" */
     struct troupe_boundary_side source;
     struct troupe_boundary_side destination;
-    bool fused;      /* rows of fused sequences; else image tokens */
+    bool fused; /* rows of fused sequences; else image tokens */
     int64_t columns;
     int credits;
     const troupe_sample_plan *samples;

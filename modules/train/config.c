@@ -27,7 +27,7 @@ struct key {
 };
 
 #define KEY(path, type, field, initial, help)                                                      \
-    {path, KEY_##type, offsetof(struct troupe_config, field), initial, help}
+    { path, KEY_##type, offsetof(struct troupe_config, field), initial, help }
 
 #define PLACEMENT_KEYS(name, index)                                                                \
     KEY("placement." name ".ranks", TEXT, placement.module[index].ranks, "",                       \
@@ -360,8 +360,8 @@ static const char *where_is(const struct yaml_walk *walk, const yaml_node_t *nod
 }
 
 /* [a, b] of scalars back to text, so that files and --set share one parser. */
-static troupe_status sequence_text(const struct yaml_walk *walk, const yaml_node_t *node,
-                                   char *out, size_t bytes) {
+static troupe_status sequence_text(const struct yaml_walk *walk, const yaml_node_t *node, char *out,
+                                   size_t bytes) {
     size_t used = (size_t)snprintf(out, bytes, "[");
     for (yaml_node_item_t *item = node->data.sequence.items.start;
          item < node->data.sequence.items.top; item++) {
@@ -408,8 +408,8 @@ static troupe_status read_entry(const struct yaml_walk *walk, const yaml_node_t 
         return set_key(walk->config, where, path, text);
     default:
         if (is_section(path)) {
-            return troupe_fail(TROUPE_ERROR_INVALID, "%s: %s must be a mapping {key: value}",
-                               where, path);
+            return troupe_fail(TROUPE_ERROR_INVALID, "%s: %s must be a mapping {key: value}", where,
+                               path);
         }
         return set_key(walk->config, where, path, (const char *)value->data.scalar.value);
     }
@@ -429,8 +429,8 @@ static troupe_status read_mapping(const struct yaml_walk *walk, const yaml_node_
                                    (char *)name->data.scalar.value);
             }
         }
-        TROUPE_TRY(read_entry(walk, name, yaml_document_get_node(walk->document, pair->value),
-                              prefix));
+        TROUPE_TRY(
+            read_entry(walk, name, yaml_document_get_node(walk->document, pair->value), prefix));
     }
     return TROUPE_OK;
 }

@@ -24,7 +24,7 @@ static long end_of_position(FILE *file, int64_t position) {
         }
         end = ftell(file);
     }
-    free(line);
+    free(line); /* getline's */
     return end;
 }
 

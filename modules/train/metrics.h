@@ -30,8 +30,8 @@ troupe_status troupe_metrics_open(const char *run_dir, int64_t position, FILE **
 /* One object, flushed. */
 troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *report);
 /* "step 12/300  loss 3.2145  norm 1.32  4521 tokens/s  2m14s left", without a line end. */
-void troupe_metrics_progress(const struct troupe_step_report *report, int64_t steps, double seconds_left,
-                             char *out, size_t bytes);
+void troupe_metrics_progress(const struct troupe_step_report *report, int64_t steps,
+                             double seconds_left, char *out, size_t bytes);
 
 #ifdef __cplusplus
 }

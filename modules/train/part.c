@@ -46,10 +46,10 @@ static bool is_tied(const struct troupe_part_options *o, const struct troupe_mod
         return false;
     }
     struct troupe_shard last = troupe_plan_shard(module, module->pp - 1, o->tp);
-    int last_count = module->class->specs(&o->config->model, &last, NULL);
+    int last_count = module->module_class->specs(&o->config->model, &last, NULL);
     bool tied = false;
     if (TROUPE_NEW(&specs, last_count) == TROUPE_OK) {
-        module->class->specs(&o->config->model, &last, specs);
+        module->module_class->specs(&o->config->model, &last, specs);
         for (int i = 0; i < last_count; i++) {
             tied = tied || strcmp(specs[i].name, name) == 0;
         }
@@ -67,8 +67,7 @@ static troupe_status make_runs(struct troupe_part *part, const struct troupe_par
     TROUPE_TRY(TROUPE_NEW(&part->runs, stage->parameter_count));
     for (int i = 0; i < stage->parameter_count; i++) {
         const struct troupe_parameter *p = &stage->parameters[i];
-        bool tied =
-            is_tied(o, module, stage->parameters, stage->parameter_count, p->spec.name);
+        bool tied = is_tied(o, module, stage->parameters, stage->parameter_count, p->spec.name);
         troupe_group *group = tied ? part->tied : part->dp;
         int64_t elements = troupe_parameter_elements(p);
         if (group == NULL) {
@@ -101,8 +100,8 @@ static troupe_status make_replica_groups(struct troupe_part *part,
     if (status == TROUPE_OK && module->pp > 1 && (o->stage == 0 || o->stage == module->pp - 1)) {
         count = troupe_plan_dp_ranks(module, 0, o->tp, ranks);
         count += troupe_plan_dp_ranks(module, module->pp - 1, o->tp, ranks + count);
-        status = make_group(o, ranks, count, group_id(o->module, GROUP_TIED, o->tp), bytes,
-                            &part->tied);
+        status =
+            make_group(o, ranks, count, group_id(o->module, GROUP_TIED, o->tp), bytes, &part->tied);
     }
     troupe_free(ranks);
     return status;
@@ -117,13 +116,13 @@ static troupe_status make_stage(struct troupe_part *part, const struct troupe_pa
     int *ranks = NULL;
     TROUPE_TRY(TROUPE_NEW(&ranks, module->tp));
     troupe_plan_tp_ranks(module, o->stage, o->dp, ranks);
-    troupe_status status =
-        make_group(o, ranks, module->tp, group_id(o->module, GROUP_TP, o->stage * module->dp + o->dp),
-                   troupe_module_group_bytes(&o->config->model, rows), &part->tp);
+    troupe_status status = make_group(
+        o, ranks, module->tp, group_id(o->module, GROUP_TP, o->stage * module->dp + o->dp),
+        troupe_module_group_bytes(&o->config->model, rows), &part->tp);
     troupe_free(ranks);
     TROUPE_TRY(status);
     return troupe_stage_create(
-        &(struct troupe_stage_options){.class = module->class,
+        &(struct troupe_stage_options){.module_class = module->module_class,
                                        .config = &o->config->model,
                                        .module = o->module,
                                        .shard = troupe_plan_shard(module, o->stage, o->tp),
@@ -137,18 +136,17 @@ static troupe_status make_stage(struct troupe_part *part, const struct troupe_pa
         &part->stage);
 }
 
-static troupe_status make_optimizer(struct troupe_part *part,
-                                    const struct troupe_part_options *o) {
+static troupe_status make_optimizer(struct troupe_part *part, const struct troupe_part_options *o) {
     return troupe_optimizer_create(
-        &(struct troupe_optimizer_options){.stream = o->stream,
-                                           .kernels = troupe_kernels_for(troupe_device_kind(
-                                               troupe_stream_device(o->stream))),
-                                           .parameters = part->stage->parameters,
-                                           .count = part->stage->parameter_count,
-                                           .beta1 = o->config->train.betas[0],
-                                           .beta2 = o->config->train.betas[1],
-                                           .epsilon = o->config->train.eps,
-                                           .weight_decay = o->config->train.weight_decay},
+        &(struct troupe_optimizer_options){
+            .stream = o->stream,
+            .kernels = troupe_kernels_for(troupe_device_kind(troupe_stream_device(o->stream))),
+            .parameters = part->stage->parameters,
+            .count = part->stage->parameter_count,
+            .beta1 = o->config->train.betas[0],
+            .beta2 = o->config->train.betas[1],
+            .epsilon = o->config->train.eps,
+            .weight_decay = o->config->train.weight_decay},
         &part->optimizer);
 }
 
@@ -196,12 +194,12 @@ static const struct troupe_port ports[] = {
 /* The first stage of the first module has no input, the last of the last no output. */
 static bool has_input(const struct troupe_part *part) {
     const struct troupe_stage_options *o = &part->stage->options;
-    return o->class->input_columns(o->config, &o->shard) > 0;
+    return o->module_class->input_columns(o->config, &o->shard) > 0;
 }
 
 static bool has_output(const struct troupe_part *part) {
     const struct troupe_stage_options *o = &part->stage->options;
-    return o->class->output_columns(o->config, &o->shard) > 0;
+    return o->module_class->output_columns(o->config, &o->shard) > 0;
 }
 
 static troupe_status forward(void *state, struct troupe_firing *firing) {
@@ -227,9 +225,8 @@ static troupe_status reduce_gradients(void *state, struct troupe_firing *firing)
     struct troupe_part *part = state;
     for (int i = 0; i < part->run_count; i++) {
         struct troupe_gradient_run *run = &part->runs[i];
-        TROUPE_TRY(troupe_firing_all_reduce(firing, run->group, TROUPE_SUM,
-                                            TROUPE_ELEMENT_FLOAT32, run->data, run->count,
-                                            &run->operation));
+        TROUPE_TRY(troupe_firing_all_reduce(firing, run->group, TROUPE_SUM, TROUPE_ELEMENT_FLOAT32,
+                                            run->data, run->count, &run->operation));
     }
     return TROUPE_OK;
 }

@@ -67,8 +67,7 @@ static troupe_status read_wish(const struct troupe_config *config, int index, in
     troupe_status status =
         troupe_ranks_parse(p->ranks, rank_count, memory->ranks, &out->rank_count);
     if (status != TROUPE_OK) {
-        return troupe_fail_in(status, "placement.%s.ranks",
-                              troupe_module_classes()[index]->name);
+        return troupe_fail_in(status, "placement.%s.ranks", troupe_module_classes()[index]->name);
     }
     return TROUPE_OK;
 }
@@ -80,8 +79,8 @@ static troupe_status describe_module(const struct troupe_config *config, int ind
     double parameters = 0;
     TROUPE_TRY(count_parameters(model, class, &parameters));
     int side = model->vision.image / model->vision.patch;
-    double rows = index == LLM ? model->llm.sequence
-                               : (double)side * side * config->data.max_images;
+    double rows =
+        index == LLM ? model->llm.sequence : (double)side * side * config->data.max_images;
     *out = (struct troupe_place_module){
         .name = class->name,
         .depth = LLM - index,
@@ -106,11 +105,11 @@ static troupe_status describe_module(const struct troupe_config *config, int ind
 static troupe_status take_layout(const struct troupe_config *config, int index,
                                  const struct troupe_place_layout *layout,
                                  struct troupe_module_plan *out) {
-    out->class = troupe_module_classes()[index];
+    out->module_class = troupe_module_classes()[index];
     out->tp = layout->tp;
     out->dp = layout->dp;
     out->pp = layout->pp;
-    TROUPE_TRY(out->class->check(&config->model, layout->tp));
+    TROUPE_TRY(out->module_class->check(&config->model, layout->tp));
     TROUPE_TRY(troupe_mesh_init(&(struct troupe_mesh_options){.ranks = layout->ranks,
                                                               .rank_count = layout->rank_count,
                                                               .tp = layout->tp,
@@ -119,12 +118,11 @@ static troupe_status take_layout(const struct troupe_config *config, int index,
                                                               .pp = layout->pp},
                                 &out->mesh));
     TROUPE_TRY(TROUPE_NEW(&out->layer_begin, layout->pp + 1));
-    int layers = out->class->layer_count(&config->model);
+    int layers = out->module_class->layer_count(&config->model);
     for (int s = 0; s <= layout->pp; s++) {
-        out->layer_begin[s] =
-            layout->layers_count > 0 && s > 0
-                ? out->layer_begin[s - 1] + layout->layers[s - 1]
-                : (int)troupe_split_begin(layers, layout->pp, s);
+        out->layer_begin[s] = layout->layers_count > 0 && s > 0
+                                  ? out->layer_begin[s - 1] + layout->layers[s - 1]
+                                  : (int)troupe_split_begin(layers, layout->pp, s);
     }
     return TROUPE_OK;
 }
@@ -132,9 +130,8 @@ static troupe_status take_layout(const struct troupe_config *config, int index,
 static troupe_status place(const struct troupe_config *config,
                            const struct troupe_place_module *modules, struct troupe_plan *plan) {
     const struct troupe_place_policy *policy = NULL;
-    struct troupe_place_problem problem = {.rank_count = plan->rank_count,
-                                           .modules = modules,
-                                           .module_count = TROUPE_CONFIG_MODULES};
+    struct troupe_place_problem problem = {
+        .rank_count = plan->rank_count, .modules = modules, .module_count = TROUPE_CONFIG_MODULES};
     struct troupe_placement placement = {0};
     TROUPE_TRY(troupe_place_find(config->placement.policy, &policy));
     TROUPE_TRY(troupe_place(policy, &problem, &placement));
@@ -193,9 +190,9 @@ struct troupe_shard troupe_plan_shard(const struct troupe_module_plan *module, i
 }
 
 static int rank_at(const struct troupe_module_plan *module, int tp, int dp, int stage) {
-    return module->mesh.ranks[tp * module->mesh.stride[TROUPE_TP] +
-                              dp * module->mesh.stride[TROUPE_DP] +
-                              stage * module->mesh.stride[TROUPE_PP]];
+    return module->mesh
+        .ranks[tp * module->mesh.stride[TROUPE_TP] + dp * module->mesh.stride[TROUPE_DP] +
+               stage * module->mesh.stride[TROUPE_PP]];
 }
 
 int troupe_plan_tp_ranks(const struct troupe_module_plan *module, int stage, int dp, int *ranks) {

@@ -21,7 +21,7 @@ extern "C" {
 #endif
 
 struct troupe_module_plan {
-    const struct troupe_module_class *class;
+    const struct troupe_module_class *module_class;
     struct troupe_mesh mesh;
     int tp, dp, pp;
     int *layer_begin; /* of each stage; pp + 1 numbers */

@@ -23,8 +23,8 @@ static troupe_status create_module(struct troupe_stage *stage) {
         .kernels = troupe_kernels_for(troupe_device_kind(troupe_stream_device(o->stream))),
         .tp = o->tp,
     };
-    TROUPE_TRY(o->class->create(&options, &stage->module));
-    stage->parameter_count = o->class->parameters(stage->module, &stage->parameters);
+    TROUPE_TRY(o->module_class->create(&options, &stage->module));
+    stage->parameter_count = o->module_class->parameters(stage->module, &stage->parameters);
     return TROUPE_OK;
 }
 
@@ -67,7 +67,7 @@ void troupe_stage_destroy(struct troupe_stage *stage) {
     troupe_free(stage->batches);
     troupe_free(stage->loss_sums);
     if (stage->module != NULL) {
-        stage->options.class->destroy(stage->module);
+        stage->options.module_class->destroy(stage->module);
     }
     troupe_free(stage);
 }
@@ -120,9 +120,9 @@ troupe_status troupe_stage_forward(struct troupe_stage *stage, int microbatch, i
     struct troupe_module_task task = task_of(stage, microbatch, slot);
     task.inputs = input;
     task.outputs = output;
-    TROUPE_TRY(o->class->forward(stage->module, &task));
+    TROUPE_TRY(o->module_class->forward(stage->module, &task));
     if (o->shard.tp_index == 0) { /* the formula counts all TP shards */
-        stage->flops += o->class->flops(o->config, &o->shard, &task);
+        stage->flops += o->module_class->flops(o->config, &o->shard, &task);
     }
     return watch_output(stage, microbatch, output);
 }
@@ -133,10 +133,10 @@ troupe_status troupe_stage_backward_input(struct troupe_stage *stage, int microb
     struct troupe_module_task task = task_of(stage, microbatch, slot);
     task.output_gradients = output_gradient;
     task.input_gradients = input_gradient;
-    return stage->options.class->backward_input(stage->module, &task);
+    return stage->options.module_class->backward_input(stage->module, &task);
 }
 
 troupe_status troupe_stage_backward_weight(struct troupe_stage *stage, int microbatch, int slot) {
     struct troupe_module_task task = task_of(stage, microbatch, slot);
-    return stage->options.class->backward_weight(stage->module, &task);
+    return stage->options.module_class->backward_weight(stage->module, &task);
 }

@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 struct troupe_stage_options {
-    const struct troupe_module_class *class;
+    const struct troupe_module_class *module_class;
     const struct troupe_model_config *config;
     int module; /* index in troupe_module_classes */
     struct troupe_shard shard;

@@ -13,8 +13,8 @@
 #include "actors/runtime.h"
 #include "modules/train/boundary.h"
 #include "modules/train/checkpoint.h"
+#include "modules/train/dataset.h"
 #include "modules/train/part.h"
-#include "modules/train/samples.h"
 #include "runtime/check.h"
 #include "runtime/clock.h"
 #include "runtime/memory.h"
@@ -81,7 +81,7 @@ static troupe_status prepare_samples(troupe_train *train, int64_t first_step) {
 
 static troupe_status open_samples(troupe_train *train,
                                   const struct troupe_checkpoint_state *state) {
-    TROUPE_TRY(troupe_samples_open(train->config, TROUPE_SPLIT_TRAIN, &train->source));
+    TROUPE_TRY(troupe_dataset_open(train->config, TROUPE_DATASET_TRAIN, &train->source));
     TROUPE_TRY(troupe_sample_plan_create(
         train->source,
         &(struct troupe_sample_plan_options){.seed = (uint64_t)train->config->train.seed,
@@ -150,7 +150,7 @@ static troupe_status spawn_module(troupe_train *train, int index) {
     for (int i = 0; status == TROUPE_OK && i < module->pp * module->dp; i++) {
         char name[64];
         int stage = i / module->dp, dp = i % module->dp;
-        snprintf(name, sizeof name, "%s stage %d dp %d", module->class->name, stage, dp);
+        snprintf(name, sizeof name, "%s stage %d dp %d", module->module_class->name, stage, dp);
         struct troupe_spawn_options options = {
             .actor_class = &troupe_part_class,
             .name = name,
@@ -192,10 +192,10 @@ static troupe_status add_boundary(troupe_train *train, const int *hosts, int ind
     int next = inside ? index : index + 1;
     char name[64];
     if (inside) {
-        snprintf(name, sizeof name, "%s.%d->%d", module->class->name, stage, stage + 1);
+        snprintf(name, sizeof name, "%s.%d->%d", module->module_class->name, stage, stage + 1);
     } else {
-        snprintf(name, sizeof name, "%s->%s", module->class->name,
-                 train->plan->modules[next].class->name);
+        snprintf(name, sizeof name, "%s->%s", module->module_class->name,
+                 train->plan->modules[next].module_class->name);
     }
     struct troupe_shard shard = troupe_plan_shard(module, stage, 0);
     struct troupe_boundary_options options = {
@@ -203,7 +203,7 @@ static troupe_status add_boundary(troupe_train *train, const int *hosts, int ind
         .source = side_of(train, index, stage, true),
         .destination = side_of(train, next, inside ? stage + 1 : 0, false),
         .fused = inside && index == LLM,
-        .columns = module->class->output_columns(&train->config->model, &shard),
+        .columns = module->module_class->output_columns(&train->config->model, &shard),
         .credits = train->config->schedule.credits,
         .samples = train->samples,
         .host_of_rank = hosts,
@@ -257,14 +257,14 @@ static void describe_line(void *arg, const char *text) {
 static void describe_job(troupe_train *train) {
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         const struct troupe_module_plan *module = &train->plan->modules[i];
-        describe(train, "%-9s tp %d, dp %d, pp %d on ranks", module->class->name, module->tp,
+        describe(train, "%-9s tp %d, dp %d, pp %d on ranks", module->module_class->name, module->tp,
                  module->dp, module->pp);
         for (int r = 0; r < module->mesh.rank_count; r++) {
             describe(train, " %d", module->mesh.ranks[r]);
         }
         for (int s = 0; module->pp > 1 && s < module->pp; s++) {
-            describe(train, "%s %d-%d", s == 0 ? ", layers by stage" : "",
-                     module->layer_begin[s], module->layer_begin[s + 1] - 1);
+            describe(train, "%s %d-%d", s == 0 ? ", layers by stage" : "", module->layer_begin[s],
+                     module->layer_begin[s + 1] - 1);
         }
         describe(train, "\n");
     }
@@ -280,9 +280,8 @@ static troupe_status read_checkpoint(troupe_train *train) {
         if (part != NULL) {
             TROUPE_TRY(troupe_checkpoint_read_weights(path, part->stage->parameters,
                                                       part->stage->parameter_count));
-            TROUPE_TRY(troupe_checkpoint_read_moments(path, part->stage->parameters,
-                                                      part->stage->parameter_count,
-                                                      part->optimizer));
+            TROUPE_TRY(troupe_checkpoint_read_moments(
+                path, part->stage->parameters, part->stage->parameter_count, part->optimizer));
         }
     }
     return TROUPE_OK;
@@ -294,13 +293,13 @@ static troupe_status create_world(troupe_train *train) {
     for (int r = 0; r < train->rank_count; r++) {
         ranks[r] = r;
     }
-    troupe_status status = troupe_group_create(
-        train->options.comm,
-        &(struct troupe_group_options){.ranks = ranks,
-                                       .count = train->rank_count,
-                                       .id = WORLD_GROUP,
-                                       .bytes_max = sizeof train->totals},
-        &train->world);
+    troupe_status status =
+        troupe_group_create(train->options.comm,
+                            &(struct troupe_group_options){.ranks = ranks,
+                                                           .count = train->rank_count,
+                                                           .id = WORLD_GROUP,
+                                                           .bytes_max = sizeof train->totals},
+                            &train->world);
     troupe_free(ranks);
     return status;
 }
@@ -492,8 +491,8 @@ static troupe_status find_peaks(troupe_train *train, uint64_t started_ns, struct
             values[1] = code > values[1] ? code : values[1];
         }
     }
-    TROUPE_TRY(troupe_group_all_reduce(train->world, TROUPE_MAX, TROUPE_ELEMENT_FLOAT64, values,
-                                       2));
+    TROUPE_TRY(
+        troupe_group_all_reduce(train->world, TROUPE_MAX, TROUPE_ELEMENT_FLOAT64, values, 2));
     *out = (struct peaks){.step_ms = values[0], .nonfinite = values[1]};
     return TROUPE_OK;
 }
@@ -508,7 +507,8 @@ static troupe_status check_finite(const troupe_train *train,
                            "step %" PRId64 ": %s is the first module whose output is not finite, "
                            "in microbatch %d; lower train.lr or set train.clip, and resume from "
                            "the last checkpoint",
-                           report->step, train->plan->modules[code % PEAK_MODULES].class->name,
+                           report->step,
+                           train->plan->modules[code % PEAK_MODULES].module_class->name,
                            code / PEAK_MODULES);
     }
     for (int i = LLM; i >= VISION; i--) { /* gradients come from the loss's side */
@@ -517,7 +517,8 @@ static troupe_status check_finite(const troupe_train *train,
                                "step %" PRId64 ": the gradient of %s is not finite (loss %g); "
                                "lower train.lr or set train.clip, and resume from the last "
                                "checkpoint",
-                               report->step, train->plan->modules[i].class->name, report->loss);
+                               report->step, train->plan->modules[i].module_class->name,
+                               report->loss);
         }
     }
     return TROUPE_OK;
@@ -529,8 +530,7 @@ static void fill_report(const troupe_train *train, struct troupe_step_report *ou
     double square_sum = 0;
     memset(out, 0, sizeof *out);
     out->step = train->position + 1;
-    out->loss = train->totals[TOTAL_LOSS] /
-                (double)troupe_sample_plan_step_targets(train->samples);
+    out->loss = train->totals[TOTAL_LOSS] / (double)troupe_sample_plan_step_targets(train->samples);
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         square_sum += train->totals[TOTAL_SQUARES + i];
         out->module_norm[i] = sqrt(train->totals[TOTAL_SQUARES + i]);

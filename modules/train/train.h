@@ -43,12 +43,12 @@ enum { TROUPE_REPORT_EDGES_MAX = 64 };
 
 /* The same on every rank, but for `edges`, which every rank sums over the job too. */
 struct troupe_step_report {
-    int64_t step;                             /* of this report, counted from 1 */
-    double loss;                              /* mean over the step's target tokens */
-    double grad_norm;                         /* before clipping */
+    int64_t step;     /* of this report, counted from 1 */
+    double loss;      /* mean over the step's target tokens */
+    double grad_norm; /* before clipping */
     double module_norm[TROUPE_CONFIG_MODULES];
     double lr;
-    int64_t tokens;                           /* fused tokens of the global batch */
+    int64_t tokens; /* fused tokens of the global batch */
     int64_t images;
     double step_ms;                           /* of the slowest rank */
     double flops;                             /* of the model: forward plus twice that backward */

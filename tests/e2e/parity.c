@@ -230,10 +230,9 @@ static void train(struct run *run, int ranks, const char *settings, uint64_t see
     snprintf(steps, sizeof steps, "train.steps=%d", STEPS);
     EXPECT_OK(troupe_config_set(&run->config, steps));
     EXPECT_OK(troupe_config_resolve(&run->config));
-    EXPECT_OK(troupe_loopback_create(&(struct troupe_loopback_options){.ranks = ranks,
-                                                                       .seed = seed,
-                                                                       .delay_ns_max = 20000},
-                                     &run->world));
+    EXPECT_OK(troupe_loopback_create(
+        &(struct troupe_loopback_options){.ranks = ranks, .seed = seed, .delay_ns_max = 20000},
+        &run->world));
     for (int r = 0; r < ranks; r++) {
         all[r] = (struct rank){.run = run, .rank = r};
         EXPECT_EQ(pthread_create(&all[r].thread, NULL, train_rank, &all[r]), 0);

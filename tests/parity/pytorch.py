@@ -129,7 +129,6 @@ def loss_sum(w, model, batch):
     return F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum"), int((targets >= 0).sum())
 
 
-
 class Report:
     """Largest error over its tolerance, so that 1 is the limit."""
 

@@ -289,12 +289,15 @@ static inline void fixture_zero_gradients(struct fixture_model *model) {
     }
 }
 
-/* Zeroed gradients, then one microbatch from forward to backward_weight in slot 0. */
+/* Zeroed gradients, then one microbatch from forward to backward_weight in slot 0, during which an
+ * allocation aborts. */
 static inline double fixture_step(struct fixture_model *model, const struct fixture_batch *batch) {
     fixture_zero_gradients(model);
+    troupe_memory_set_steady(true);
     double loss = fixture_forward(model, batch, 0);
     fixture_backward_input(model, batch, 0);
     fixture_backward_weight(model, batch, 0);
+    troupe_memory_set_steady(false);
     return loss;
 }
 

@@ -1,0 +1,708 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Outlets and inlets: the two ends of an edge on this rank, and the life of a message between them.
+ *
+ * An outlet buffer is busy from the begin of its firing until its sends are complete and the local
+ * consumer is done with it. An inlet entry gets its receives posted as soon as it is free and its
+ * message is known, is ready when all pieces are there, and free again when consumed. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "actors/runtime_internal.h"
+#include "runtime/check.h"
+#include "runtime/clock.h"
+#include "runtime/memory.h"
+
+/* Keeps edges apart from other point-to-point users of the endpoint. */
+#define EDGE_TAG UINT64_C(0x0e00000000000000)
+
+/* ---- binding an end to a message ---- */
+
+/* What the rank holds of the message. */
+static struct troupe_box box_of(const struct troupe_end *end, const int64_t *offsets) {
+    struct troupe_box box = end->box;
+    if (end->part >= 0) {
+        box.begin[0] = offsets[end->part];
+        box.end[0] = offsets[end->part + 1];
+    }
+    return box;
+}
+
+static troupe_status bind(const struct troupe_end *end, bool is_source, int64_t message, void *data,
+                          struct troupe_bound *bound) {
+    const struct troupe_actor_edge *edge = end->edge;
+    struct troupe_message_plan *plan = &bound->plan;
+    int64_t step = troupe_edge_step(edge, message);
+    int microbatch = troupe_edge_microbatch(edge, message);
+    bool routed = bound->binding != NULL;
+    troupe_edge_plan(edge, step, microbatch, routed ? 0 : end->shard, plan);
+    struct troupe_box box = troupe_box_2d(0, plan->rows, 0, end->columns);
+    if (routed) {
+        troupe_status status =
+            troupe_route_bind(bound->binding, plan->source_offsets, plan->destination_offsets);
+        if (status != TROUPE_OK) {
+            return troupe_fail_in(status, "edge %s, microbatch %d of step %" PRId64, edge->name,
+                                  microbatch, step);
+        }
+        box = box_of(end, is_source ? plan->source_offsets : plan->destination_offsets);
+    }
+    bound->rows = box.end[0] - box.begin[0];
+    bound->travels = edge->options.plan == NULL || bound->rows > 0;
+    if (bound->rows < 0 || bound->rows > end->rows_max) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "edge %s: microbatch %d of step %" PRId64 " has %" PRId64
+                           " rows on rank %d, its buffers hold %" PRId64 "; raise %s_rows_max",
+                           edge->name, microbatch, step, bound->rows, end->runtime->rank,
+                           end->rows_max, is_source ? "from" : "to");
+    }
+    bound->view =
+        (struct troupe_route_view){.data = data,
+                                   .row_bytes = (size_t)end->columns * edge->element_bytes,
+                                   .element_bytes = edge->element_bytes,
+                                   .box = box};
+    return TROUPE_OK;
+}
+
+static struct troupe_tensor tensor_of(const struct troupe_end *end,
+                                      const struct troupe_bound *bound) {
+    return (struct troupe_tensor){.data = bound->view.data,
+                                  .rows = bound->rows,
+                                  .columns = end->columns,
+                                  .stride = end->columns,
+                                  .dtype = end->edge->options.dtype};
+}
+
+static struct troupe_wire_header header_of(const struct troupe_end *end,
+                                           const struct troupe_bound *bound, int64_t message,
+                                           const struct troupe_piece *piece) {
+    const struct troupe_actor_edge *edge = end->edge;
+    return (struct troupe_wire_header){
+        .version = TROUPE_WIRE_VERSION,
+        .edge = (uint32_t)end->edge_index,
+        .step = (uint64_t)troupe_edge_step(edge, message),
+        .microbatch = (uint32_t)troupe_edge_microbatch(edge, message),
+        .piece_count = 1,
+        .row_begin = piece->message != NULL ? piece->message->row_begin : 0,
+        .row_count = piece->message != NULL ? piece->message->row_count : bound->rows,
+        .sample_set = bound->plan.sample_set,
+        .normalisation = bound->plan.normalisation};
+}
+
+/* The payload as one stretch: in the tensor where it is one there, else in staging. */
+static struct troupe_segment payload_of(const struct troupe_bound *bound,
+                                        const struct troupe_piece *piece) {
+    const struct troupe_route_message *message = piece->message;
+    if (message == NULL) {
+        return (struct troupe_segment){bound->view.data,
+                                       (size_t)bound->rows * bound->view.row_bytes};
+    }
+    if (troupe_route_message_is_contiguous(message, &bound->view)) {
+        return (struct troupe_segment){troupe_route_message_data(message, &bound->view),
+                                       message->bytes};
+    }
+    TROUPE_ASSERT(piece->staging != NULL, "a message of %d boxes came without staging",
+                  message->box_count);
+    return (struct troupe_segment){piece->staging, message->bytes};
+}
+
+static bool is_staged(const struct troupe_piece *piece) {
+    return piece->transfer.segments[1].data == piece->staging && piece->staging != NULL;
+}
+
+/* Addresses the piece to (or from) the peer; the header's memory is the piece's. */
+static void address(const struct troupe_end *end, const struct troupe_bound *bound, int channel,
+                    int peer, struct troupe_piece *piece) {
+    struct troupe_transfer *transfer = &piece->transfer;
+    transfer->peer = peer;
+    transfer->tag = EDGE_TAG | (uint64_t)channel;
+    transfer->segments[0] = (struct troupe_segment){piece->header, TROUPE_WIRE_BYTES};
+    transfer->segments[1] = payload_of(bound, piece);
+    transfer->segment_count = transfer->segments[1].bytes > 0 ? 2 : 1;
+    transfer->arg = piece;
+    (void)end;
+}
+
+/* ---- outlets ---- */
+
+static void hold(struct troupe_outlet_buffer *buffer) {
+    buffer->holds++;
+}
+
+static void release(struct troupe_outlet_buffer *buffer) {
+    const struct troupe_end *end = &buffer->outlet->end;
+    if (--buffer->holds > 0) {
+        return;
+    }
+    buffer->busy = false;
+    if (end->edge->first_return >= 0) {
+        troupe_tell_conductor(
+            end->runtime,
+            &(struct troupe_control){.kind = TROUPE_CONTROL_ARRIVED,
+                                     .index = end->edge->first_return + end->shard,
+                                     .firing = buffer->firing + end->edge->options.credits,
+                                     .member = end->member});
+    }
+}
+
+struct troupe_outlet_buffer *troupe_outlet_free(struct troupe_outlet *outlet) {
+    for (int i = 0; i < outlet->buffer_count; i++) {
+        if (!outlet->buffers[i].busy) {
+            return &outlet->buffers[i];
+        }
+    }
+    return NULL;
+}
+
+troupe_status troupe_outlet_begin(struct troupe_outlet_buffer *buffer, int64_t firing,
+                                  struct troupe_tensor *out) {
+    const struct troupe_end *end = &buffer->outlet->end;
+    int64_t message = firing + end->edge->options.initial;
+    TROUPE_TRY(bind(end, true, message, buffer->data, &buffer->bound));
+    buffer->busy = true;
+    buffer->firing = firing;
+    *out = tensor_of(end, &buffer->bound);
+    return TROUPE_OK;
+}
+
+static void sent(struct troupe_transfer *transfer) {
+    struct troupe_piece *piece = transfer->arg;
+    struct troupe_outlet_buffer *buffer = piece->owner;
+    troupe_runtime *runtime = buffer->outlet->end.runtime;
+    runtime->sends_in_flight--;
+    if (transfer->status != TROUPE_OK) {
+        troupe_runtime_fail(runtime, transfer->status);
+        return;
+    }
+    release(buffer);
+}
+
+static void post_send(struct troupe_outlet_buffer *buffer, struct troupe_piece *piece, int peer,
+                      int to_shard) {
+    const struct troupe_end *end = &buffer->outlet->end;
+    troupe_runtime *runtime = end->runtime;
+    int64_t message = buffer->firing + end->edge->options.initial;
+    int channel = troupe_channel_of(end->edge, end->shard, to_shard);
+    address(end, &buffer->bound, channel, peer, piece);
+    const struct troupe_segment *payload = &piece->transfer.segments[1];
+    if (is_staged(piece)) {
+        troupe_route_message_pack(piece->message, &buffer->bound.view, piece->staging);
+    }
+    struct troupe_wire_header header = header_of(end, &buffer->bound, message, piece);
+    if (runtime->options.checksum) {
+        header.checksum = troupe_wire_checksum(0, payload->data, payload->bytes);
+    }
+    troupe_wire_pack(&header, piece->header);
+    piece->transfer.done = sent;
+    hold(buffer);
+    runtime->sends_in_flight++;
+    end->edge->bytes_sent += payload->bytes;
+    troupe_status status = troupe_comm_post_send(runtime->comm, &piece->transfer);
+    if (status != TROUPE_OK) {
+        runtime->sends_in_flight--;
+        troupe_runtime_fail(runtime, status);
+        return;
+    }
+    if (end->edge->firings == 0) {
+        troupe_send_control(runtime, peer,
+                            &(struct troupe_control){
+                                .kind = TROUPE_CONTROL_SENT, .index = channel, .firing = message});
+    }
+}
+
+static void deliver(struct troupe_inlet_entry *entry, struct troupe_outlet_buffer *buffer);
+
+static struct troupe_inlet_entry *entry_of(struct troupe_inlet *inlet, int64_t message) {
+    return &inlet->entries[message % inlet->depth];
+}
+
+static void offer_locally(struct troupe_outlet_buffer *buffer) {
+    struct troupe_inlet *inlet = buffer->outlet->local;
+    int64_t message = buffer->firing + buffer->outlet->end.edge->options.initial;
+    hold(buffer);
+    buffer->for_local = true;
+    if (buffer->outlet->end.edge->firings == 0) {
+        troupe_inlet_announce(inlet, message + 1); /* may take it at once */
+    }
+    struct troupe_inlet_entry *entry = entry_of(inlet, message);
+    if (buffer->for_local && entry->state == TROUPE_ENTRY_WAITING && entry->message == message) {
+        deliver(entry, buffer);
+    }
+}
+
+void troupe_outlet_finish(struct troupe_outlet_buffer *buffer) {
+    const struct troupe_end *end = &buffer->outlet->end;
+    const struct troupe_actor_edge *edge = end->edge;
+    const struct troupe_route_binding *binding = buffer->bound.binding;
+    hold(buffer);
+    if (binding != NULL) {
+        for (int i = 0; i < binding->send_count; i++) {
+            struct troupe_piece *piece = &buffer->sends[i];
+            piece->message = &binding->sends[i];
+            post_send(buffer, piece, piece->message->peer,
+                      edge->shard_of_destination[piece->message->peer]);
+        }
+        if (binding->kept.box_count > 0) {
+            offer_locally(buffer);
+        }
+    } else if (buffer->bound.travels && buffer->outlet->local != NULL) {
+        offer_locally(buffer);
+    } else if (buffer->bound.travels) {
+        const struct troupe_actor_gang *to = &end->runtime->gangs[edge->to[end->shard]];
+        post_send(buffer, &buffer->sends[0], to->ranks[end->member], end->shard);
+    }
+    release(buffer);
+}
+
+/* ---- inlets ---- */
+
+static void count_down(struct troupe_inlet_entry *entry, int from_shard) {
+    const struct troupe_end *end = &entry->inlet->end;
+    troupe_runtime *runtime = end->runtime;
+    entry->pending--;
+    if (entry->pending == 0) {
+        entry->state = TROUPE_ENTRY_READY;
+    }
+    if (--entry->pending_from[from_shard] > 0 ||
+        troupe_conductor_of_gang(runtime, end->edge->from[from_shard]) ==
+            runtime->conductor_of[runtime->rank]) {
+        return;
+    }
+    troupe_tell_conductor(runtime, &(struct troupe_control){.kind = TROUPE_CONTROL_ARRIVED,
+                                                            .index = troupe_channel_of(
+                                                                end->edge, from_shard, end->shard),
+                                                            .firing = entry->message,
+                                                            .member = end->member});
+}
+
+/* Copies what stays on the rank, box by box. */
+static void copy_kept(const struct troupe_route_message *kept, const struct troupe_route_view *from,
+                      const struct troupe_route_view *to) {
+    for (int i = 0; i < kept->box_count; i++) {
+        const struct troupe_box *box = &kept->boxes[i];
+        size_t bytes = (size_t)(box->end[1] - box->begin[1]) * from->element_bytes;
+        for (int64_t row = box->begin[0]; row < box->end[0]; row++) {
+            memcpy((char *)to->data + (size_t)(row - to->box.begin[0]) * to->row_bytes +
+                       (size_t)(box->begin[1] - to->box.begin[1]) * to->element_bytes,
+                   (const char *)from->data + (size_t)(row - from->box.begin[0]) * from->row_bytes +
+                       (size_t)(box->begin[1] - from->box.begin[1]) * from->element_bytes,
+                   bytes);
+        }
+    }
+}
+
+/* The local producer's buffer becomes the input, or is copied into it. */
+static void deliver(struct troupe_inlet_entry *entry, struct troupe_outlet_buffer *buffer) {
+    buffer->for_local = false;
+    if (entry->hand_over) {
+        entry->tensor.data = buffer->data;
+        entry->handed = buffer;
+    } else {
+        copy_kept(&entry->bound.binding->kept, &buffer->bound.view, &entry->bound.view);
+        release(buffer);
+    }
+    count_down(entry, buffer->outlet->end.shard);
+}
+
+static troupe_status check_arrival(const struct troupe_piece *piece) {
+    const struct troupe_inlet_entry *entry = piece->owner;
+    const struct troupe_end *end = &entry->inlet->end;
+    const struct troupe_segment *payload = &piece->transfer.segments[1];
+    struct troupe_contract contract = {.edge_name = end->edge->name,
+                                       .sender = piece->transfer.peer,
+                                       .receiver = end->runtime->rank,
+                                       .expected =
+                                           header_of(end, &entry->bound, entry->message, piece)};
+    if (end->runtime->options.checksum) {
+        contract.expected.checksum = troupe_wire_checksum(0, payload->data, payload->bytes);
+    }
+    struct troupe_wire_header header;
+    troupe_wire_unpack(piece->header, &header);
+    return troupe_contract_check(&contract, &header);
+}
+
+static void arrived(struct troupe_transfer *transfer) {
+    struct troupe_piece *piece = transfer->arg;
+    struct troupe_inlet_entry *entry = piece->owner;
+    const struct troupe_end *end = &entry->inlet->end;
+    troupe_status status = transfer->status;
+    if (status == TROUPE_ERROR_CONTRACT) {
+        troupe_fail_in(status, "edge %s, microbatch %d of step %" PRId64, end->edge->name,
+                       troupe_edge_microbatch(end->edge, entry->message),
+                       troupe_edge_step(end->edge, entry->message));
+    } else if (status == TROUPE_OK) {
+        status = check_arrival(piece);
+    }
+    if (status != TROUPE_OK) {
+        troupe_runtime_fail(end->runtime, status);
+        return;
+    }
+    if (is_staged(piece)) {
+        troupe_route_message_unpack(piece->message, piece->staging, &entry->bound.view);
+    }
+    count_down(entry, piece->shard);
+}
+
+static void post_receive(struct troupe_inlet_entry *entry, struct troupe_piece *piece, int peer,
+                         int from_shard) {
+    const struct troupe_end *end = &entry->inlet->end;
+    piece->shard = from_shard;
+    entry->pending++;
+    entry->pending_from[from_shard]++;
+    address(end, &entry->bound, troupe_channel_of(end->edge, from_shard, end->shard), peer, piece);
+    piece->transfer.done = arrived;
+    troupe_status status = troupe_comm_post_receive(end->runtime->comm, &piece->transfer);
+    if (status != TROUPE_OK) {
+        troupe_runtime_fail(end->runtime, status);
+    }
+}
+
+/* Takes the local producer's buffer if it is there already, else waits for it. */
+static void expect_locally(struct troupe_inlet_entry *entry) {
+    struct troupe_outlet *outlet = entry->inlet->local;
+    int64_t firing = entry->message - entry->inlet->end.edge->options.initial;
+    entry->pending++;
+    entry->pending_from[outlet->end.shard]++;
+    for (int i = 0; i < outlet->buffer_count; i++) {
+        struct troupe_outlet_buffer *buffer = &outlet->buffers[i];
+        if (buffer->busy && buffer->for_local && buffer->firing == firing) {
+            deliver(entry, buffer);
+            return;
+        }
+    }
+}
+
+/* Whether what stays on the rank is all of its output and all of its input. */
+static bool may_hand_over(const struct troupe_inlet_entry *entry) {
+    const struct troupe_inlet *inlet = entry->inlet;
+    const struct troupe_route_binding *binding = entry->bound.binding;
+    if (binding == NULL) {
+        return true;
+    }
+    struct troupe_box source = box_of(&inlet->local->end, entry->bound.plan.source_offsets);
+    return binding->kept.box_count == 1 && binding->receive_count == 0 &&
+           troupe_box_equal(&binding->kept.boxes[0], &entry->bound.view.box) &&
+           troupe_box_equal(&binding->kept.boxes[0], &source);
+}
+
+static void expect_pieces(struct troupe_inlet_entry *entry) {
+    const struct troupe_inlet *inlet = entry->inlet;
+    const struct troupe_actor_edge *edge = inlet->end.edge;
+    const struct troupe_route_binding *binding = entry->bound.binding;
+    bool from_here = binding != NULL ? binding->kept.box_count > 0
+                                     : inlet->local != NULL && entry->bound.travels;
+    if (binding != NULL) {
+        for (int i = 0; i < binding->receive_count; i++) {
+            struct troupe_piece *piece = &entry->receives[i];
+            piece->message = &binding->receives[i];
+            post_receive(entry, piece, piece->message->peer,
+                         edge->shard_of_source[piece->message->peer]);
+        }
+    } else if (inlet->local == NULL && entry->bound.travels) {
+        int shard = inlet->end.shard;
+        const struct troupe_actor_gang *from = &inlet->end.runtime->gangs[edge->from[shard]];
+        post_receive(entry, &entry->receives[0], from->ranks[inlet->end.member], shard);
+    }
+    if (from_here) {
+        entry->hand_over = may_hand_over(entry);
+        expect_locally(entry);
+    }
+}
+
+static troupe_status prepare(struct troupe_inlet_entry *entry, int64_t message) {
+    struct troupe_inlet *inlet = entry->inlet;
+    TROUPE_TRY(bind(&inlet->end, false, message, entry->data, &entry->bound));
+    entry->message = message;
+    entry->state = TROUPE_ENTRY_WAITING;
+    entry->since_ns = troupe_clock_ns();
+    entry->tensor = tensor_of(&inlet->end, &entry->bound);
+    entry->hand_over = false;
+    entry->handed = NULL;
+    entry->pending = 1; /* until all are posted */
+    if (message >= inlet->initial_end) {
+        expect_pieces(entry);
+    }
+    if (--entry->pending == 0) {
+        entry->state = TROUPE_ENTRY_READY;
+    }
+    return TROUPE_OK;
+}
+
+static void prepare_all(struct troupe_inlet *inlet) {
+    troupe_runtime *runtime = inlet->end.runtime;
+    while (inlet->next < inlet->limit && runtime->failure == TROUPE_OK) {
+        struct troupe_inlet_entry *entry = entry_of(inlet, inlet->next);
+        if (entry->state != TROUPE_ENTRY_FREE) {
+            return;
+        }
+        troupe_status status = prepare(entry, inlet->next++);
+        if (status != TROUPE_OK) {
+            troupe_runtime_fail(runtime, status);
+        }
+    }
+}
+
+void troupe_inlet_begin_step(struct troupe_inlet *inlet, int64_t step, bool first) {
+    const struct troupe_actor_edge *edge = inlet->end.edge;
+    if (first) {
+        inlet->next = step * edge->firings;
+        inlet->initial_end = inlet->next + edge->options.initial;
+    }
+    inlet->limit = (step + 1) * edge->firings + edge->options.initial;
+    prepare_all(inlet);
+}
+
+void troupe_inlet_announce(struct troupe_inlet *inlet, int64_t limit) {
+    inlet->limit = limit;
+    prepare_all(inlet);
+}
+
+struct troupe_inlet_entry *troupe_inlet_ready(struct troupe_inlet *inlet, int64_t message) {
+    struct troupe_inlet_entry *entry = entry_of(inlet, message);
+    return entry->state == TROUPE_ENTRY_READY && entry->message == message ? entry : NULL;
+}
+
+void troupe_inlet_consume(struct troupe_inlet *inlet, struct troupe_inlet_entry *entry) {
+    entry->state = TROUPE_ENTRY_FREE;
+    if (entry->handed != NULL) {
+        release(entry->handed);
+        entry->handed = NULL;
+    }
+    prepare_all(inlet);
+}
+
+bool troupe_inlet_is_waiting(const struct troupe_inlet *inlet) {
+    for (int i = 0; i < inlet->depth; i++) {
+        if (inlet->entries[i].state == TROUPE_ENTRY_WAITING) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- making them ---- */
+
+/* The one piece that the rank holds of the route's layout. */
+static troupe_status find_piece(struct troupe_end *end, bool is_source) {
+    const struct troupe_actor_edge *edge = end->edge;
+    const struct troupe_layout *layout = is_source ? troupe_route_source(edge->options.route)
+                                                   : troupe_route_destination(edge->options.route);
+    int found = 0;
+    for (int i = 0; i < layout->piece_count; i++) {
+        if (layout->pieces[i].rank == end->runtime->rank) {
+            end->box = layout->pieces[i].box;
+            end->part = layout->ragged ? layout->pieces[i].part : -1;
+            found++;
+        }
+    }
+    end->columns = end->box.end[1] - end->box.begin[1];
+    return found == 1 ? TROUPE_OK
+                      : troupe_fail(TROUPE_ERROR_INVALID,
+                                    "edge %s: the %s layout of its route gives rank %d %d pieces; "
+                                    "a port holds exactly one",
+                                    edge->name, is_source ? "source" : "destination",
+                                    end->runtime->rank, found);
+}
+
+/* Whether some piece of the other side cuts this box's columns, so that messages are not one
+ * stretch of its memory. */
+static bool is_cut(const struct troupe_layout *other, const struct troupe_box *box) {
+    for (int i = 0; i < other->piece_count; i++) {
+        const struct troupe_box *piece = &other->pieces[i].box;
+        if (piece->begin[1] > box->begin[1] || piece->end[1] < box->end[1]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static troupe_status init_end(troupe_runtime *runtime, int edge_index, int shard, bool is_source,
+                              struct troupe_end *end) {
+    struct troupe_actor_edge *edge = &runtime->edges[edge_index];
+    const struct troupe_connect_options *options = &edge->options;
+    int gang = is_source ? edge->from[shard] : edge->to[shard];
+    *end =
+        (struct troupe_end){.runtime = runtime,
+                            .edge = edge,
+                            .edge_index = edge_index,
+                            .shard = shard,
+                            .member = runtime->gangs[gang].member,
+                            .rows_max = is_source ? options->from_rows_max : options->to_rows_max,
+                            .part = -1,
+                            .columns = options->columns};
+    return options->route != NULL ? find_piece(end, is_source) : TROUPE_OK;
+}
+
+static size_t buffer_bytes(const struct troupe_end *end) {
+    size_t bytes = (size_t)end->rows_max * (size_t)end->columns * end->edge->element_bytes;
+    return (bytes + TROUPE_CACHE_LINE - 1) / TROUPE_CACHE_LINE * TROUPE_CACHE_LINE;
+}
+
+/* Gives each of `count` pieces its staging, where messages may need it. */
+static troupe_status make_staging(const struct troupe_end *end, bool cut, int count,
+                                  struct troupe_piece *pieces, char **staging) {
+    for (int i = 0; cut && i < count; i++) {
+        pieces[i].staging = *staging;
+        *staging += buffer_bytes(end);
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status make_binding(const struct troupe_end *end, struct troupe_bound *bound) {
+    const troupe_route *route = end->edge->options.route;
+    return route == NULL ? TROUPE_OK
+                         : troupe_route_binding_create(route, end->runtime->rank, &bound->binding);
+}
+
+static troupe_status make_outlet(struct troupe_outlet *outlet) {
+    const struct troupe_end *end = &outlet->end;
+    const troupe_route *route = end->edge->options.route;
+    bool cut = route != NULL && is_cut(troupe_route_destination(route), &end->box);
+    int buffers = end->edge->options.credits + (route != NULL); /* one may hold an unsent output */
+    TROUPE_TRY(TROUPE_NEW(&outlet->buffers, buffers));
+    outlet->buffer_count = buffers;
+    TROUPE_TRY(troupe_alloc((size_t)buffers, buffer_bytes(end), &outlet->memory));
+    for (int i = 0; i < buffers; i++) {
+        struct troupe_outlet_buffer *buffer = &outlet->buffers[i];
+        buffer->outlet = outlet;
+        buffer->data = (char *)outlet->memory + (size_t)i * buffer_bytes(end);
+        TROUPE_TRY(make_binding(end, &buffer->bound));
+        int sends = route != NULL ? buffer->bound.binding->sends_max : 1;
+        TROUPE_TRY(TROUPE_NEW(&buffer->sends, sends));
+        for (int k = 0; k < sends; k++) {
+            buffer->sends[k].owner = buffer;
+        }
+        if (cut && i == 0) {
+            TROUPE_TRY(
+                troupe_alloc((size_t)(buffers * sends), buffer_bytes(end), &outlet->staging));
+        }
+        char *staging = (char *)outlet->staging + (size_t)(i * sends) * buffer_bytes(end);
+        TROUPE_TRY(make_staging(end, cut, sends, buffer->sends, &staging));
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status make_inlet(struct troupe_inlet *inlet) {
+    const struct troupe_end *end = &inlet->end;
+    const struct troupe_connect_options *options = &end->edge->options;
+    const troupe_route *route = options->route;
+    bool cut = route != NULL && is_cut(troupe_route_source(route), &end->box);
+    bool has_data = route != NULL || inlet->local == NULL || options->initial > 0;
+    TROUPE_TRY(TROUPE_NEW(&inlet->entries, options->credits));
+    inlet->depth = options->credits;
+    inlet->initial_end = inlet->limit = options->initial;
+    TROUPE_TRY(TROUPE_NEW(&inlet->counts, inlet->depth * options->from_count));
+    TROUPE_TRY(
+        troupe_alloc((size_t)inlet->depth, has_data ? buffer_bytes(end) : 0, &inlet->memory));
+    for (int i = 0; i < inlet->depth; i++) {
+        struct troupe_inlet_entry *entry = &inlet->entries[i];
+        entry->inlet = inlet;
+        entry->data = has_data ? (char *)inlet->memory + (size_t)i * buffer_bytes(end) : NULL;
+        entry->pending_from = inlet->counts + i * options->from_count;
+        TROUPE_TRY(make_binding(end, &entry->bound));
+        int receives = route != NULL ? entry->bound.binding->receives_max : 1;
+        TROUPE_TRY(TROUPE_NEW(&entry->receives, receives));
+        for (int k = 0; k < receives; k++) {
+            entry->receives[k].owner = entry;
+        }
+        if (cut && i == 0) {
+            TROUPE_TRY(troupe_alloc((size_t)(inlet->depth * receives), buffer_bytes(end),
+                                    &inlet->staging));
+        }
+        char *staging = (char *)inlet->staging + (size_t)(i * receives) * buffer_bytes(end);
+        TROUPE_TRY(make_staging(end, cut, receives, entry->receives, &staging));
+    }
+    return TROUPE_OK;
+}
+
+/* An outlet and an inlet of one edge on one rank; without a route only of the same shard and
+ * member. */
+static bool are_neighbours(const struct troupe_outlet *outlet, const struct troupe_inlet *inlet) {
+    return outlet->end.edge == inlet->end.edge &&
+           (outlet->end.edge->options.route != NULL ||
+            (outlet->end.shard == inlet->end.shard && outlet->end.member == inlet->end.member));
+}
+
+static void introduce_neighbours(troupe_runtime *runtime) {
+    for (int o = 0; o < runtime->outlet_count; o++) {
+        for (int i = 0; i < runtime->inlet_count; i++) {
+            if (are_neighbours(&runtime->outlets[o], &runtime->inlets[i])) {
+                runtime->outlets[o].local = &runtime->inlets[i];
+                runtime->inlets[i].local = &runtime->outlets[o];
+            }
+        }
+    }
+}
+
+static bool is_here(const troupe_runtime *runtime, int gang) {
+    return runtime->gangs[gang].member != TROUPE_NOBODY;
+}
+
+static troupe_status make_ends(troupe_runtime *runtime) {
+    for (int e = 0; e < runtime->edge_count; e++) {
+        const struct troupe_actor_edge *edge = &runtime->edges[e];
+        for (int i = 0; i < edge->options.from_count; i++) {
+            if (is_here(runtime, edge->from[i])) {
+                struct troupe_outlet *outlet = &runtime->outlets[runtime->outlet_count++];
+                runtime->gangs[edge->from[i]].outlets[edge->from_port] = outlet;
+                TROUPE_TRY(init_end(runtime, e, i, true, &outlet->end));
+            }
+        }
+        for (int i = 0; i < edge->options.to_count; i++) {
+            if (is_here(runtime, edge->to[i])) {
+                struct troupe_inlet *inlet = &runtime->inlets[runtime->inlet_count++];
+                runtime->gangs[edge->to[i]].inlets[edge->to_port] = inlet;
+                TROUPE_TRY(init_end(runtime, e, i, false, &inlet->end));
+            }
+        }
+    }
+    return TROUPE_OK;
+}
+
+troupe_status troupe_make_mailboxes(troupe_runtime *runtime) {
+    int outlets = 0, inlets = 0;
+    for (int e = 0; e < runtime->edge_count; e++) {
+        const struct troupe_actor_edge *edge = &runtime->edges[e];
+        for (int i = 0; i < edge->options.from_count; i++) {
+            outlets += is_here(runtime, edge->from[i]);
+        }
+        for (int i = 0; i < edge->options.to_count; i++) {
+            inlets += is_here(runtime, edge->to[i]);
+        }
+    }
+    TROUPE_TRY(TROUPE_NEW(&runtime->outlets, outlets));
+    TROUPE_TRY(TROUPE_NEW(&runtime->inlets, inlets));
+    TROUPE_TRY(make_ends(runtime));
+    introduce_neighbours(runtime);
+    for (int i = 0; i < outlets; i++) {
+        TROUPE_TRY(make_outlet(&runtime->outlets[i]));
+    }
+    for (int i = 0; i < inlets; i++) {
+        TROUPE_TRY(make_inlet(&runtime->inlets[i]));
+    }
+    return TROUPE_OK;
+}
+
+void troupe_destroy_mailboxes(troupe_runtime *runtime) {
+    for (int i = 0; i < runtime->outlet_count; i++) {
+        struct troupe_outlet *outlet = &runtime->outlets[i];
+        for (int k = 0; k < outlet->buffer_count; k++) {
+            troupe_route_binding_destroy(outlet->buffers[k].bound.binding);
+            troupe_free(outlet->buffers[k].sends);
+        }
+        troupe_free(outlet->buffers);
+        troupe_free(outlet->memory);
+        troupe_free(outlet->staging);
+    }
+    for (int i = 0; i < runtime->inlet_count; i++) {
+        struct troupe_inlet *inlet = &runtime->inlets[i];
+        for (int k = 0; k < inlet->depth; k++) {
+            troupe_route_binding_destroy(inlet->entries[k].bound.binding);
+            troupe_free(inlet->entries[k].receives);
+        }
+        troupe_free(inlet->entries);
+        troupe_free(inlet->counts);
+        troupe_free(inlet->memory);
+        troupe_free(inlet->staging);
+    }
+    troupe_free(runtime->outlets);
+    troupe_free(runtime->inlets);
+}

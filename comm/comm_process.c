@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "comm/comm_process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "runtime/clock.h"
+#include "runtime/log.h"
+#include "runtime/memory.h"
+
+enum {
+    POLLS_PER_CLOCK = 4096,          /* looks at the network between two readings of the clock */
+    WATCH_NS = 50 * 1000 * 1000,     /* between two looks at the pidfds */
+    FAREWELL_NS = 300 * 1000 * 1000, /* to get a notice of failure out */
+    PARK_NS_MIN = 50 * 1000,
+};
+
+/* One cache line a rank, in shared memory. */
+struct troupe_bell {
+    _Alignas(TROUPE_CACHE_LINE) _Atomic uint32_t parked;
+};
+
+/* What a TROUPE_FRAME_FAILURE carries. */
+struct notice {
+    int32_t status;
+    char text[TROUPE_CONTROL_BYTES_MAX - 4];
+};
+
+void troupe_operation_append(struct troupe_operation_list *list,
+                             struct troupe_operation *operation) {
+    operation->next = NULL;
+    if (list->head == NULL) {
+        list->head = operation;
+    } else {
+        list->tail->next = operation;
+    }
+    list->tail = operation;
+}
+
+struct troupe_operation *troupe_operation_take(struct troupe_operation_list *list) {
+    struct troupe_operation *operation = list->head;
+    if (operation != NULL) {
+        list->head = operation->next;
+    }
+    return operation;
+}
+
+/* ---- lane ---- */
+
+bool troupe_lane_has_room(const troupe_process *process) {
+    return process->frames_free_count > 0;
+}
+
+static void fill_frame(const troupe_process *process, struct troupe_frame *frame, int to,
+                       enum troupe_frame_kind kind, const void *data, size_t bytes) {
+    frame->operation.kind = TROUPE_OPERATION_FRAME_OUT;
+    frame->to = to;
+    frame->wire.from = process->comm.rank;
+    frame->wire.kind = (uint16_t)kind;
+    frame->wire.bytes = (uint16_t)bytes;
+    frame->wire.credits = 0;
+    memcpy(frame->wire.data, data, bytes);
+}
+
+/* Every frame takes the owed credits along. */
+static troupe_status transmit(troupe_process *process, struct troupe_frame *frame) {
+    struct troupe_lane *lane = &process->lanes[frame->to];
+    frame->wire.credits = (uint32_t)lane->owed;
+    frame->busy = true;
+    troupe_status status = process->carrier->transmit(process, frame);
+    if (status != TROUPE_OK) {
+        frame->busy = false;
+        return status;
+    }
+    lane->owed = 0;
+    troupe_process_ring(process, frame->to);
+    return TROUPE_OK;
+}
+
+static void pump(troupe_process *process, struct troupe_lane *lane) {
+    while (lane->queue.head != NULL && lane->credits > 0) {
+        struct troupe_operation *operation = troupe_operation_take(&lane->queue);
+        struct troupe_operation *rest = lane->queue.head;
+        if (transmit(process, (struct troupe_frame *)operation) != TROUPE_OK) {
+            operation->next = rest;
+            lane->queue.head = operation;
+            if (rest == NULL) {
+                lane->queue.tail = operation;
+            }
+            return;
+        }
+        lane->credits--;
+        process->queued--;
+    }
+}
+
+static void return_credits(troupe_process *process, int to) {
+    struct troupe_lane *lane = &process->lanes[to];
+    if (lane->owed >= TROUPE_LANE_WINDOW / 2 && !lane->credit_frame.busy) {
+        fill_frame(process, &lane->credit_frame, to, TROUPE_FRAME_CREDIT, "", 0);
+        transmit(process, &lane->credit_frame); /* else at the next progress */
+    }
+}
+
+/* A frame to this rank itself waits in its own queue until progress. */
+static void deliver_own(troupe_process *process) {
+    struct troupe_lane *lane = &process->lanes[process->comm.rank];
+    struct troupe_operation_list queue = lane->queue;
+    lane->queue = (struct troupe_operation_list){0};
+    struct troupe_operation *operation;
+    while ((operation = troupe_operation_take(&queue)) != NULL) {
+        struct troupe_frame *frame = (struct troupe_frame *)operation;
+        process->queued--;
+        troupe_lane_received(process, &frame->wire);
+        troupe_lane_sent(process, frame);
+    }
+}
+
+static void pump_all(troupe_process *process) {
+    if (process->queued == 0) {
+        return;
+    }
+    deliver_own(process);
+    for (int r = 0; r < process->comm.size; r++) {
+        if (r != process->comm.rank) {
+            pump(process, &process->lanes[r]);
+        }
+    }
+}
+
+void troupe_lane_send(troupe_process *process, int to, enum troupe_frame_kind kind,
+                      const void *data, size_t bytes) {
+    struct troupe_lane *lane = &process->lanes[to];
+    struct troupe_frame *frame =
+        (struct troupe_frame *)troupe_operation_take(&process->frames_free);
+    process->frames_free_count--;
+    process->queued++;
+    fill_frame(process, frame, to, kind, data, bytes);
+    troupe_operation_append(&lane->queue, &frame->operation);
+    if (to != process->comm.rank) {
+        pump(process, lane);
+    }
+}
+
+void troupe_lane_sent(troupe_process *process, struct troupe_frame *frame) {
+    frame->busy = false;
+    if (frame >= process->frames && frame < process->frames + process->comm.control_messages_max) {
+        troupe_operation_append(&process->frames_free, &frame->operation);
+        process->frames_free_count++;
+    }
+}
+
+static void heed_notice(troupe_process *process, const struct troupe_frame_wire *wire) {
+    struct notice notice;
+    memcpy(&notice, wire->data, wire->bytes);
+    troupe_comm_fail(&process->comm, (troupe_status)notice.status, "%.*s",
+                     (int)(wire->bytes - sizeof(notice.status)), notice.text);
+}
+
+void troupe_lane_received(troupe_process *process, const struct troupe_frame_wire *wire) {
+    struct troupe_lane *lane = &process->lanes[wire->from];
+    bool own = wire->from == process->comm.rank;
+    lane->credits += (int)wire->credits;
+    switch ((enum troupe_frame_kind)wire->kind) {
+    case TROUPE_FRAME_MESSAGE:
+        lane->owed += !own;
+        troupe_comm_deliver(&process->comm, wire->from, wire->data, wire->bytes);
+        break;
+    case TROUPE_FRAME_ANNOUNCE:
+        lane->owed += !own;
+        process->carrier->announced(process, wire->from, wire->data, wire->bytes);
+        break;
+    case TROUPE_FRAME_FAILURE:
+        heed_notice(process, wire);
+        break;
+    case TROUPE_FRAME_CREDIT:
+        break;
+    }
+}
+
+/* ---- bells ---- */
+
+static size_t bells_bytes(const struct troupe_bootstrap *bootstrap) {
+    return (size_t)bootstrap->size * sizeof(struct troupe_bell);
+}
+
+static bool shares_host(const troupe_process *process, int rank) {
+    return process->bootstrap.hosts[rank] == process->bootstrap.hosts[process->comm.rank];
+}
+
+static troupe_status map_bells(troupe_process *process, const char *name, int flags) {
+    int file = shm_open(name, O_RDWR | flags, 0600);
+    if (file < 0 || ((flags & O_CREAT) != 0 && ftruncate(file, (off_t)process->bells_bytes) != 0)) {
+        int cause = errno;
+        if (file >= 0) {
+            close(file);
+        }
+        return troupe_fail(TROUPE_ERROR_IO, "shared memory %s of %zu bytes: %s", name,
+                           process->bells_bytes, strerror(cause));
+    }
+    void *memory = mmap(NULL, process->bells_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    if (memory == MAP_FAILED) {
+        return troupe_fail(TROUPE_ERROR_IO, "shared memory %s of %zu bytes: %s", name,
+                           process->bells_bytes, strerror(errno));
+    }
+    process->bells = memory;
+    return TROUPE_OK;
+}
+
+/* All ranks learn whether it went well everywhere; they all go on, or all fail. */
+static troupe_status agree(troupe_process *process, troupe_status mine) {
+    int status = mine, *all = NULL;
+    TROUPE_TRY(TROUPE_NEW(&all, process->comm.size));
+    troupe_status result =
+        troupe_bootstrap_gather(&process->bootstrap, &status, sizeof(status), all);
+    for (int r = 0; r < process->comm.size && result == TROUPE_OK && mine == TROUPE_OK; r++) {
+        if (all[r] != TROUPE_OK) {
+            result = troupe_fail((troupe_status)all[r], "rank %d could not open its endpoint: %s",
+                                 r, troupe_status_text((troupe_status)all[r]));
+        }
+    }
+    troupe_free(all);
+    return mine != TROUPE_OK ? mine : result;
+}
+
+/* The lowest rank of a host makes the memory, the others map it; its name is gone afterwards. */
+static troupe_status open_bells(troupe_process *process) {
+    const struct troupe_bootstrap *bootstrap = &process->bootstrap;
+    int first = bootstrap->hosts[process->comm.rank];
+    char name[64];
+    snprintf(name, sizeof(name), "/troupe-%d-%d", bootstrap->processes[first], first);
+    process->bells_bytes = bells_bytes(bootstrap);
+    troupe_status status = TROUPE_OK;
+    if (process->comm.rank == first) {
+        status = map_bells(process, name, O_CREAT | O_EXCL);
+    }
+    status = agree(process, status);
+    if (status == TROUPE_OK && process->comm.rank != first) {
+        status = map_bells(process, name, 0);
+    }
+    status = agree(process, status);
+    if (process->comm.rank == first && process->bells != NULL) {
+        shm_unlink(name);
+    }
+    return status;
+}
+
+void troupe_process_ring(troupe_process *process, int rank) {
+    if (!shares_host(process, rank) || rank == process->comm.rank) {
+        return;
+    }
+    _Atomic uint32_t *parked = &process->bells[rank].parked;
+    /* seq_cst: what was handed to the network before, and this load, pair with park's store and its
+     * last look at the network. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(parked, memory_order_relaxed) != 0) {
+        atomic_store_explicit(parked, 0, memory_order_relaxed);
+        syscall(SYS_futex, parked, FUTEX_WAKE, 1, NULL, NULL, 0);
+    }
+}
+
+/* ---- watch ---- */
+
+static troupe_status open_watch(troupe_process *process) {
+    process->watch = epoll_create1(EPOLL_CLOEXEC);
+    if (process->watch < 0) {
+        return troupe_fail(TROUPE_ERROR_IO, "epoll_create1: %s", strerror(errno));
+    }
+    TROUPE_TRY(TROUPE_NEW(&process->pidfds, process->comm.size));
+    for (int r = 0; r < process->comm.size; r++) {
+        process->pidfds[r] = -1;
+        if (r == process->comm.rank || !shares_host(process, r)) {
+            continue;
+        }
+        struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)r};
+        process->pidfds[r] = (int)syscall(SYS_pidfd_open, process->bootstrap.processes[r], 0);
+        if (process->pidfds[r] < 0 ||
+            epoll_ctl(process->watch, EPOLL_CTL_ADD, process->pidfds[r], &event) != 0) {
+            TROUPE_LOG_WARN("comm", "rank %d cannot be watched: %s", r, strerror(errno));
+        }
+    }
+    return TROUPE_OK;
+}
+
+/* A rank of this host whose process has ended; -1 if none. */
+static int ended_peer(const troupe_process *process) {
+    struct epoll_event event;
+    return epoll_wait(process->watch, &event, 1, 0) == 1 ? (int)event.data.u32 : -1;
+}
+
+static void watch_peers(troupe_process *process) {
+    int64_t now = (int64_t)troupe_clock_ns();
+    if (now - process->watched_ns < WATCH_NS || process->comm.failure != TROUPE_OK) {
+        return;
+    }
+    process->watched_ns = now;
+    int peer = ended_peer(process);
+    if (peer >= 0) {
+        troupe_process_lost(process, peer, "its process has ended");
+    }
+}
+
+static void close_watch(troupe_process *process) {
+    for (int r = 0; process->pidfds != NULL && r < process->comm.size; r++) {
+        if (process->pidfds[r] >= 0) {
+            close(process->pidfds[r]);
+        }
+    }
+    if (process->watch > 0) {
+        close(process->watch);
+    }
+    troupe_free(process->pidfds);
+}
+
+/* ---- failure ---- */
+
+/* Hands the notices to the carrier; true when all are out. */
+static bool tell_all(troupe_process *process, int except) {
+    bool all_out = true;
+    for (int r = 0; r < process->comm.size; r++) {
+        struct troupe_lane *lane = &process->lanes[r];
+        if (r == process->comm.rank || r == except) {
+            continue;
+        }
+        if (!lane->told) {
+            lane->told = transmit(process, &lane->failure_frame) == TROUPE_OK;
+        }
+        all_out = all_out && lane->told && !lane->failure_frame.busy;
+    }
+    return all_out;
+}
+
+/* Tries for a short time to tell the others; who is lost does not listen. */
+static void announce(troupe_process *process, troupe_status status, const char *text, int except) {
+    struct notice notice = {.status = status};
+    size_t length = strlen(text) < sizeof(notice.text) ? strlen(text) : sizeof(notice.text);
+    memcpy(notice.text, text, length);
+    for (int r = 0; r < process->comm.size; r++) {
+        fill_frame(process, &process->lanes[r].failure_frame, r, TROUPE_FRAME_FAILURE, &notice,
+                   sizeof(notice.status) + length);
+    }
+    int64_t end = (int64_t)troupe_clock_ns() + FAREWELL_NS;
+    while (!tell_all(process, except) && (int64_t)troupe_clock_ns() < end) {
+        process->carrier->poll(process);
+    }
+}
+
+void troupe_process_lost(troupe_process *process, int peer, const char *how) {
+    if (process->comm.failure == TROUPE_OK) {
+        troupe_comm_fail(&process->comm, TROUPE_ERROR_PEER,
+                         "rank %d is lost: %s (seen by rank %d); the job ends, resume from its "
+                         "last checkpoint",
+                         peer, how, process->comm.rank);
+        announce(process, TROUPE_ERROR_PEER, process->comm.failure_text, peer);
+    }
+}
+
+void troupe_process_announce_abort(troupe_comm *comm, const char *why) {
+    char text[sizeof(comm->failure_text)];
+    snprintf(text, sizeof(text), "rank %d ended the job: %s", comm->rank, why);
+    announce((troupe_process *)comm, TROUPE_ERROR_ABORTED, text, -1);
+}
+
+/* ---- slots ---- */
+
+troupe_status troupe_process_send_control(troupe_comm *comm, int to, const void *message,
+                                          size_t bytes) {
+    troupe_lane_send((troupe_process *)comm, to, TROUPE_FRAME_MESSAGE, message, bytes);
+    return TROUPE_OK;
+}
+
+int troupe_process_control_room(troupe_comm *comm) {
+    return ((troupe_process *)comm)->frames_free_count;
+}
+
+void troupe_process_progress(troupe_comm *comm) {
+    troupe_process *process = (troupe_process *)comm;
+    process->carrier->poll(process);
+    pump_all(process);
+    for (int r = 0; r < comm->size; r++) {
+        return_credits(process, r);
+    }
+    if (++process->polls % POLLS_PER_CLOCK == 0) {
+        watch_peers(process);
+    }
+}
+
+/* Sleeps on this rank's bell. What needs both sides for its progress (a large message) rings no
+ * bell; therefore sleeps are short at first and grow with the time of quiet. */
+void troupe_process_park(troupe_comm *comm, int64_t timeout_ns) {
+    troupe_process *process = (troupe_process *)comm;
+    int64_t quiet_ns = (int64_t)troupe_clock_ns() - comm->active_ns;
+    int64_t sleep_ns = quiet_ns / 4 > PARK_NS_MIN ? quiet_ns / 4 : PARK_NS_MIN;
+    struct timespec timeout = {.tv_nsec = (long)(sleep_ns < timeout_ns ? sleep_ns : timeout_ns)};
+    _Atomic uint32_t *parked = &process->bells[comm->rank].parked;
+    atomic_store(parked, 1);
+    if (troupe_comm_progress(comm) == 0 && comm->failure == TROUPE_OK) {
+        syscall(SYS_futex, parked, FUTEX_WAIT, 1, &timeout, NULL, 0);
+    }
+    atomic_store(parked, 0);
+    watch_peers(process);
+}
+
+/* ---- life ---- */
+
+static troupe_status open_lanes(troupe_process *process) {
+    int count = process->comm.control_messages_max;
+    TROUPE_TRY(TROUPE_NEW(&process->lanes, process->comm.size));
+    TROUPE_TRY(TROUPE_NEW(&process->frames, count));
+    for (int r = 0; r < process->comm.size; r++) {
+        process->lanes[r].credits = TROUPE_LANE_WINDOW;
+    }
+    for (int i = 0; i < count; i++) {
+        troupe_operation_append(&process->frames_free, &process->frames[i].operation);
+    }
+    process->frames_free_count = count;
+    return TROUPE_OK;
+}
+
+troupe_status troupe_process_init(troupe_process *process, const struct troupe_carrier *carrier,
+                                  const struct troupe_comm_backend *backend,
+                                  const struct troupe_comm_options *options,
+                                  struct troupe_bootstrap *bootstrap) {
+    process->carrier = carrier;
+    process->bootstrap = *bootstrap;
+    TROUPE_TRY(troupe_comm_init(&process->comm, backend, bootstrap->rank, bootstrap->size));
+    memcpy(process->comm.hosts, bootstrap->hosts, (size_t)bootstrap->size * sizeof(int));
+    troupe_comm_set_limits(&process->comm, options->spin_ns, options->control_messages_max);
+    TROUPE_TRY(open_lanes(process));
+    TROUPE_TRY(open_bells(process));
+    return open_watch(process);
+}
+
+/* While the others are still on their way to the end, this rank serves them. */
+static bool serve_last(void *arg) {
+    troupe_process *process = arg;
+    if (process->comm.failure != TROUPE_OK) {
+        return false;
+    }
+    process->carrier->poll(process);
+    pump_all(process);
+    return ended_peer(process) < 0;
+}
+
+bool troupe_process_meet(troupe_process *process) {
+    return process->comm.failure != TROUPE_ERROR_PEER &&
+           troupe_bootstrap_meet(&process->bootstrap, serve_last, process) == TROUPE_OK;
+}
+
+void troupe_process_fini(troupe_process *process) {
+    close_watch(process);
+    if (process->bells != NULL) {
+        munmap(process->bells, process->bells_bytes);
+    }
+    troupe_free(process->lanes);
+    troupe_free(process->frames);
+    troupe_comm_fini(&process->comm);
+}
