@@ -240,13 +240,13 @@ void troupe_group_exchanged(struct troupe_group_slot *slot, troupe_status status
 }
 
 static troupe_status report_failure(const troupe_group *group) {
-    TROUPE_TRY(troupe_comm_failure(group->comm));
     return troupe_fail(group->failure, "group %u failed before on rank %d", group->id,
                        troupe_comm_rank(group->comm));
 }
 
 static troupe_status post(troupe_group *group, const struct request *request,
                           struct troupe_collective *operation) {
+    TROUPE_TRY(troupe_comm_failure(group->comm));
     if (group->failure != TROUPE_OK) {
         return report_failure(group);
     }

@@ -62,5 +62,7 @@ void troupe_group_exchanged(struct troupe_group_slot *slot, troupe_status status
 
 /* Point-to-point messages of the endpoint; works on every transport. */
 extern const struct troupe_group_engine troupe_group_engine_direct;
+/* MPI_Ialltoallv and MPI_Iallgatherv; of the MPI transport. */
+extern const struct troupe_group_engine troupe_group_engine_mpi;
 
 #endif
