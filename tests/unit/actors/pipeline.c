@@ -68,7 +68,8 @@ static void check_input(const struct stage *stage, const struct troupe_firing *f
                         int from_stage) {
     const struct troupe_tensor *x = &firing->inputs[0];
     EXPECT_EQ(x->rows, rows_of(stage->shape, firing->step, firing->microbatch));
-    if (stage->shape->ranks == 1 && x->rows > 0) { /* handed over: the reader sees the writer's buffer */
+    if (stage->shape->ranks == 1 &&
+        x->rows > 0) { /* handed over: the reader sees the writer's buffer */
         const struct stage *from = stage + (from_stage - stage->index);
         EXPECT(x->data == from->written[firing->microbatch][from_stage > stage->index], "%p",
                x->data);
@@ -383,7 +384,24 @@ static void ten_steps_allocate_nothing(void) {
     run(&shape, 1, 0);
 }
 
-int main(void) {
+/* Under the launcher, four processes: gangs of two, then gangs that share ranks. */
+static troupe_status run_processes(void *arg, troupe_comm *comm) {
+    (void)arg;
+    struct shape shape = two_gangs;
+    TROUPE_TRY(run_rank(&shape, comm));
+    shape = interleaved_gangs;
+    shape.ranks = 4;
+    shape.stages = 4;
+    memcpy(shape.where[3], (int[]){3, 1}, 2 * sizeof(int));
+    shape.ragged = true;
+    shape.order = "1f1b";
+    return run_rank(&shape, comm);
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2 && strcmp(argv[1], "processes") == 0) {
+        return troupe_job_main(&(struct troupe_job_options){0}, run_processes, NULL);
+    }
     TEST(a_pipeline_on_one_rank_hands_buffers_over);
     TEST(a_pipeline_over_ranks_keeps_every_stamp);
     TEST(two_gangs_of_two_fire_together);
