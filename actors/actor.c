@@ -101,9 +101,9 @@ static troupe_status explain_odd_calls(troupe_runtime *runtime, uint64_t *all) {
     const struct troupe_call *call = same < runtime->call_count ? &runtime->calls[same] : NULL;
     return troupe_fail(TROUPE_ERROR_INVALID,
                        "rank %d built another graph than rank 0: their call %d differs (here, on "
-                       "rank %d: %s %s); every rank must make the same calls in the same order "
+                       "rank %d: %s%s); every rank must make the same calls in the same order "
                        "with the same options",
-                       last_odd_rank, same, runtime->rank, call != NULL ? call->what : "no call",
+                       last_odd_rank, same, runtime->rank, call != NULL ? call->what : "none",
                        call != NULL ? call->name : "");
 }
 
@@ -236,7 +236,7 @@ troupe_status troupe_spawn(troupe_runtime *runtime, const struct troupe_spawn_op
     if (gang_out != NULL) {
         *gang_out = runtime->gang_count - 1;
     }
-    return troupe_record_call(runtime, "spawn", gang->name, hash_spawn(&own));
+    return troupe_record_call(runtime, "spawn ", gang->name, hash_spawn(&own));
 }
 
 troupe_status troupe_create_actors(troupe_runtime *runtime) {

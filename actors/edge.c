@@ -222,7 +222,7 @@ troupe_status troupe_connect(troupe_runtime *runtime, const struct troupe_connec
     if (edge_out != NULL) {
         *edge_out = runtime->edge_count - 1;
     }
-    return troupe_record_call(runtime, "connect", kept->name, hash);
+    return troupe_record_call(runtime, "connect ", kept->name, hash);
 }
 
 void troupe_destroy_edges(troupe_runtime *runtime) {

@@ -28,6 +28,7 @@
 
 #include "actors/actor.h"
 #include "comm/route.h"
+#include "comm/wire.h"
 #include "runtime/status.h"
 #include "runtime/tensor.h"
 

@@ -12,9 +12,6 @@
 #include "runtime/clock.h"
 #include "runtime/memory.h"
 
-/* Keeps edges apart from other point-to-point users of the endpoint. */
-#define EDGE_TAG UINT64_C(0x0e00000000000000)
-
 /* ---- binding an end to a message ---- */
 
 /* What the rank holds of the message. */
@@ -113,7 +110,7 @@ static void address(const struct troupe_end *end, const struct troupe_bound *bou
                     int peer, struct troupe_piece *piece) {
     struct troupe_transfer *transfer = &piece->transfer;
     transfer->peer = peer;
-    transfer->tag = EDGE_TAG | (uint64_t)channel;
+    transfer->tag = TROUPE_EDGE_TAG | (uint64_t)channel;
     transfer->segments[0] = (struct troupe_segment){piece->header, TROUPE_WIRE_BYTES};
     transfer->segments[1] = payload_of(bound, piece);
     transfer->segment_count = transfer->segments[1].bytes > 0 ? 2 : 1;

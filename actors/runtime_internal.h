@@ -28,6 +28,9 @@ enum {
     TROUPE_NOBODY = -1, /* a rank or shard that is none */
 };
 
+/* Tag of a channel's messages, apart from those of other users of the endpoint. */
+#define TROUPE_EDGE_TAG UINT64_C(0x0e00000000000000)
+
 /* ---- what the app declares ---- */
 
 /* One spawn or connect, for comparing the ranks. */

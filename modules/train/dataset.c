@@ -5,10 +5,12 @@
 #include "modules/data/synthetic.h"
 
 struct troupe_sample_shape troupe_dataset_shape(const struct troupe_config *config) {
-    return (struct troupe_sample_shape){.patch = config->model.vision.patch,
-                                        .image = config->model.vision.image,
-                                        .sequence = config->model.llm.sequence,
-                                        .images_max = config->data.max_images};
+    const struct troupe_config_synthetic *synthetic = &config->data.synthetic;
+    return (struct troupe_sample_shape){
+        .patch = config->model.vision.patch,
+        .image = config->model.vision.image,
+        .sequence = config->model.llm.sequence,
+        .images_max = synthetic->samples > 0 ? synthetic->images_max : config->data.max_images};
 }
 
 static troupe_status open_synthetic(const struct troupe_config *config,
@@ -24,7 +26,6 @@ static troupe_status open_synthetic(const struct troupe_config *config,
         .text_max = synthetic->text_max,
         .text_only_fraction = synthetic->text_only,
     };
-    shape.images_max = synthetic->images_max;
     return troupe_synthetic_create(&shape, &options, out);
 }
 

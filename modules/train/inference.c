@@ -8,13 +8,20 @@
 #include "modules/data/tokenizer.h"
 #include "modules/nn/module.h"
 #include "modules/train/checkpoint.h"
+#include "modules/train/dataset.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
 
-enum { SAMPLES_AT_ONCE = 16, VISION = 0, PROJECTOR = 1, LLM = 2 };
+/* In the order of troupe_module_classes. */
+enum { VISION, PROJECTOR, LLM };
+
+/* B samples at a time share a forward of the loss. */
+enum { SAMPLES_AT_ONCE = 16 };
 
 struct troupe_inference {
     struct troupe_config config;
+    int64_t images_max;       /* pictures of SAMPLES_AT_ONCE samples */
+    int64_t image_tokens_max; /* and their patches */
     troupe_device *device;
     troupe_stream *stream;
     const struct troupe_module_class *classes[TROUPE_CONFIG_MODULES];
@@ -23,6 +30,7 @@ struct troupe_inference {
     float *images;   /* (image rows, llm hidden) */
     float *logits;   /* (1, vocabulary) */
     int32_t *tokens; /* token_ids, targets, positions, image_rows: sequence each */
+    int32_t *grid;   /* cu_len, rows, columns of pictures */
 };
 
 static struct troupe_shard whole(const struct troupe_model_config *config,
@@ -33,23 +41,17 @@ static struct troupe_shard whole(const struct troupe_model_config *config,
                                  .last_stage = true};
 }
 
-static int64_t image_tokens_max(const struct troupe_config *config) {
-    int64_t side = config->model.vision.image / config->model.vision.patch;
-    int64_t images = config->data.max_images > 0 ? config->data.max_images : 1;
-    return side * side * images;
-}
-
 static troupe_status create_module(troupe_inference *model, int index) {
     const struct troupe_config *config = &model->config;
     const struct troupe_module_class *class = troupe_module_classes()[index];
-    int64_t sample_rows = index == LLM ? config->model.llm.sequence : image_tokens_max(config);
     struct troupe_module_options options = {
         .config = &config->model,
         .shard = whole(&config->model, class),
         .slots = 1,
-        .rows_max = SAMPLES_AT_ONCE * sample_rows,
+        .rows_max = index == LLM ? SAMPLES_AT_ONCE * (int64_t)config->model.llm.sequence
+                                 : model->image_tokens_max,
         .samples_max = SAMPLES_AT_ONCE,
-        .images_max = SAMPLES_AT_ONCE * (int64_t)config->data.max_images,
+        .images_max = model->images_max,
         .inference = true,
         .stream = model->stream,
         .kernels = troupe_kernels_for(TROUPE_DEVICE_CPU),
@@ -60,10 +62,11 @@ static troupe_status create_module(troupe_inference *model, int index) {
 
 static troupe_status allocate(troupe_inference *model) {
     const struct troupe_model_config *config = &model->config.model;
-    int64_t rows = SAMPLES_AT_ONCE * image_tokens_max(&model->config);
+    int64_t rows = model->image_tokens_max;
     TROUPE_TRY(TROUPE_NEW(&model->features, rows * config->vision.hidden));
     TROUPE_TRY(TROUPE_NEW(&model->images, rows * config->llm.hidden));
     TROUPE_TRY(TROUPE_NEW(&model->logits, config->llm.vocabulary));
+    TROUPE_TRY(TROUPE_NEW(&model->grid, 3 * model->images_max + 1));
     return TROUPE_NEW(&model->tokens, 4 * (int64_t)config->llm.sequence);
 }
 
@@ -83,6 +86,10 @@ static troupe_status open_model(troupe_inference *model, const char *checkpoint,
     troupe_config_init(&model->config);
     TROUPE_TRY(troupe_config_read(&model->config, path));
     TROUPE_TRY(troupe_config_resolve(&model->config));
+    struct troupe_sample_shape shape = troupe_dataset_shape(&model->config);
+    int64_t side = shape.image / shape.patch;
+    model->images_max = SAMPLES_AT_ONCE * (int64_t)shape.images_max;
+    model->image_tokens_max = model->images_max * side * side;
     TROUPE_TRY(troupe_device_open(
         TROUPE_DEVICE_CPU, &(struct troupe_device_options){.workers = workers}, &model->device));
     TROUPE_TRY(troupe_stream_create(model->device, &model->stream));
@@ -121,6 +128,7 @@ void troupe_inference_close(troupe_inference *model) {
     troupe_free(model->images);
     troupe_free(model->logits);
     troupe_free(model->tokens);
+    troupe_free(model->grid);
     troupe_free(model);
 }
 
@@ -165,26 +173,34 @@ static int32_t largest(const float *logits, int count) {
     return best;
 }
 
-troupe_status troupe_inference_caption(troupe_inference *model, const uint8_t *pixels, int height,
-                                       int width, char *text_out, size_t capacity) {
-    const struct troupe_model_config *config = &model->config.model;
-    int patch = config->vision.patch, sequence = config->llm.sequence;
-    TROUPE_ASSERT(height % patch == 0 && width % patch == 0 && height <= config->vision.image &&
-                      width <= config->vision.image,
-                  "picture of %d x %d pixels, patch %d, image %d", width, height, patch,
-                  config->vision.image);
-    int32_t grid_rows = height / patch, grid_columns = width / patch;
-    int32_t patches = grid_rows * grid_columns;
-    int32_t cu_images[2] = {0, patches}, cu_len[2] = {0, 0};
-    struct troupe_vision_batch vision = {.images = 1,
-                                         .patches = patches,
-                                         .patch = patch,
-                                         .cu_len = cu_images,
-                                         .grid_rows = &grid_rows,
-                                         .grid_columns = &grid_columns,
-                                         .pixels = pixels};
-    TROUPE_TRY(encode(model, &vision));
+/* Prefix sums of patches into model->grid: what a vision batch of these pictures points to. */
+static struct troupe_vision_batch vision_of(troupe_inference *model,
+                                            const struct troupe_inference_pictures *pictures) {
+    const struct troupe_vision_config *config = &model->config.model.vision;
+    int32_t *cu_len = model->grid, *rows = cu_len + model->images_max + 1;
+    int32_t *columns = rows + model->images_max;
+    int32_t side = config->image / config->patch;
+    TROUPE_ASSERT(pictures->count <= model->images_max, "%d pictures", pictures->count);
+    cu_len[0] = 0;
+    for (int i = 0; i < pictures->count; i++) {
+        rows[i] = pictures->grids[i].rows;
+        columns[i] = pictures->grids[i].columns;
+        TROUPE_ASSERT(rows[i] <= side && columns[i] <= side, "picture of %d x %d patches of %d",
+                      rows[i], columns[i], side);
+        cu_len[i + 1] = cu_len[i] + rows[i] * columns[i];
+    }
+    return (struct troupe_vision_batch){.images = pictures->count,
+                                        .patches = cu_len[pictures->count],
+                                        .patch = config->patch,
+                                        .cu_len = cu_len,
+                                        .grid_rows = rows,
+                                        .grid_columns = columns,
+                                        .pixels = pictures->pixels};
+}
 
+/* Begin, image placeholders, and what has been said so far. */
+static struct troupe_language_batch prompt_of(troupe_inference *model, int32_t patches) {
+    int32_t sequence = model->config.model.llm.sequence;
     int32_t *ids = model->tokens, *targets = ids + sequence, *positions = targets + sequence;
     int32_t *image_rows = positions + sequence;
     for (int32_t i = 0; i < sequence; i++) {
@@ -193,59 +209,87 @@ troupe_status troupe_inference_caption(troupe_inference *model, const uint8_t *p
         positions[i] = i;
         image_rows[i] = i + 1;
     }
-    int32_t rows = 1 + patches;
-    for (; rows < sequence; rows++) {
-        cu_len[1] = rows;
-        struct troupe_language_batch language = {.samples = 1,
-                                                 .rows = rows,
-                                                 .image_tokens = patches,
-                                                 .cu_len = cu_len,
-                                                 .token_ids = ids,
-                                                 .targets = targets,
-                                                 .positions = positions,
-                                                 .image_rows = image_rows,
-                                                 .step_targets = 1};
-        double unused = 0;
-        TROUPE_TRY(predict(model, &language, &unused, model->logits));
-        ids[rows] = largest(model->logits, config->llm.vocabulary);
-        if (ids[rows] == TROUPE_TOKEN_END) {
+    return (struct troupe_language_batch){.samples = 1,
+                                          .rows = 1 + patches,
+                                          .image_tokens = patches,
+                                          .token_ids = ids,
+                                          .targets = targets,
+                                          .positions = positions,
+                                          .image_rows = image_rows,
+                                          .step_targets = 1};
+}
+
+troupe_status troupe_inference_caption(troupe_inference *model,
+                                       const struct troupe_inference_pictures *pictures,
+                                       char *text_out, size_t capacity) {
+    const struct troupe_llm_config *config = &model->config.model.llm;
+    struct troupe_vision_batch vision = vision_of(model, pictures);
+    int32_t first = 1 + (int32_t)vision.patches;
+    if (first >= config->sequence) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "pictures of %lld patches leave no room for text in model.llm.sequence "
+                           "%d",
+                           (long long)vision.patches, config->sequence);
+    }
+    TROUPE_TRY(encode(model, &vision));
+    struct troupe_language_batch language = prompt_of(model, (int32_t)vision.patches);
+    int32_t cu_len[2] = {0, 0};
+    language.cu_len = cu_len;
+    for (; language.rows < config->sequence; language.rows++) {
+        cu_len[1] = (int32_t)language.rows;
+        TROUPE_TRY(predict(model, &language, NULL, model->logits));
+        int32_t token = largest(model->logits, config->vocabulary);
+        model->tokens[language.rows] = token;
+        if (token == TROUPE_TOKEN_END) {
             break;
         }
     }
-    troupe_tokenizer_decode(ids + 1 + patches, rows - 1 - patches, text_out, capacity);
+    troupe_tokenizer_decode(model->tokens + first, language.rows - first, text_out, capacity);
     return TROUPE_OK;
 }
 
-/* Sums -log p and targets over `steps` batches of the plan, one shard. */
-static troupe_status sum_loss(troupe_inference *model, troupe_source *source,
-                              troupe_sample_plan *plan, troupe_microbatch *batch, int64_t step,
-                              double *loss, double *targets) {
-    troupe_sample_plan_set_step(plan, step);
+struct tally {
+    double loss; /* sum of -log p */
+    double targets;
+};
+
+/* Adds one batch: the plan's current step, on one shard. */
+static troupe_status add_batch(troupe_inference *model, const troupe_sample_plan *plan,
+                               troupe_source *source, troupe_microbatch *batch,
+                               struct tally *tally) {
+    double sum = 0;
     TROUPE_TRY(troupe_microbatch_fill(batch, plan, source, 0, 0, 1));
     TROUPE_TRY(encode(model, troupe_microbatch_vision(batch)));
-    double sum = 0;
     TROUPE_TRY(predict(model, troupe_microbatch_language(batch), &sum, NULL));
-    *loss += sum;
-    *targets += (double)troupe_sample_plan_step_targets(plan);
+    tally->loss += sum;
+    tally->targets += (double)troupe_sample_plan_step_targets(plan);
     return TROUPE_OK;
 }
 
-/* One plan of `batch_size` samples a step over samples [first, first + steps * batch_size). */
-static troupe_status loss_of_range(troupe_inference *model, troupe_source *source, int64_t first,
-                                   int64_t steps, int64_t batch_size, double *loss,
-                                   double *targets) {
+/* Batches of `size` samples from position `first` of the order. */
+struct batches {
+    int64_t first;
+    int64_t count;
+    int64_t size;
+};
+
+static troupe_status add_batches(troupe_inference *model, troupe_source *source,
+                                 const struct batches *batches, struct tally *tally) {
     troupe_sample_plan *plan = NULL;
     troupe_microbatch *batch = NULL;
-    struct troupe_sample_plan_options options = {
-        .global_batch = batch_size, .microbatches = 1, .in_order = true, .first_position = first};
+    struct troupe_sample_plan_options options = {.seed = (uint64_t)model->config.train.seed,
+                                                 .global_batch = batches->size,
+                                                 .microbatches = 1,
+                                                 .first_position = batches->first};
     troupe_status status = troupe_sample_plan_create(source, &options, &plan);
     if (status == TROUPE_OK) {
         struct troupe_batch_bounds bounds = troupe_sample_plan_bounds(plan, 1);
         status =
             troupe_microbatch_create(&bounds, TROUPE_SAMPLE_TEXT | TROUPE_SAMPLE_IMAGES, &batch);
     }
-    for (int64_t step = 0; status == TROUPE_OK && step < steps; step++) {
-        status = sum_loss(model, source, plan, batch, step, loss, targets);
+    for (int64_t i = 0; status == TROUPE_OK && i < batches->count; i++) {
+        troupe_sample_plan_set_step(plan, i);
+        status = add_batch(model, plan, source, batch, tally);
     }
     troupe_microbatch_destroy(batch);
     troupe_sample_plan_destroy(plan);
@@ -254,14 +298,15 @@ static troupe_status loss_of_range(troupe_inference *model, troupe_source *sourc
 
 troupe_status troupe_inference_loss(troupe_inference *model, troupe_source *source, int64_t count,
                                     double *loss_out) {
-    double loss = 0, targets = 0;
+    struct tally tally = {0, 0};
     int64_t full = count / SAMPLES_AT_ONCE, rest = count % SAMPLES_AT_ONCE;
     if (full > 0) {
-        TROUPE_TRY(loss_of_range(model, source, 0, full, SAMPLES_AT_ONCE, &loss, &targets));
+        TROUPE_TRY(add_batches(model, source, &(struct batches){0, full, SAMPLES_AT_ONCE}, &tally));
     }
     if (rest > 0) {
-        TROUPE_TRY(loss_of_range(model, source, full * SAMPLES_AT_ONCE, 1, rest, &loss, &targets));
+        TROUPE_TRY(
+            add_batches(model, source, &(struct batches){full * SAMPLES_AT_ONCE, 1, rest}, &tally));
     }
-    *loss_out = targets > 0 ? loss / targets : 0;
+    *loss_out = tally.targets > 0 ? tally.loss / tally.targets : 0;
     return TROUPE_OK;
 }

@@ -3,7 +3,7 @@
  * The whole model on one rank, forward only: captions for pictures, and the loss of samples.
  *
  *     TROUPE_TRY(troupe_inference_open("runs/demo/step-300", workers, &model));
- *     TROUPE_TRY(troupe_inference_caption(model, &picture, text, sizeof text));
+ *     TROUPE_TRY(troupe_inference_caption(model, &pictures, text, sizeof text));
  *
  * Ownership: open/close by the caller; close accepts NULL. Threads: one at a time.
  * Failure: what reading the checkpoint, its config or the picture says.
@@ -31,12 +31,22 @@ troupe_status troupe_inference_open(const char *checkpoint, troupe_workers *work
 void troupe_inference_close(troupe_inference *model);
 const struct troupe_config *troupe_inference_config(const troupe_inference *model);
 
-/* The most probable next byte again and again, until the end token or the sequence is full.
- * pixels: (height, width, 3) RGB8, sides multiples of the patch and at most the model's image. */
-troupe_status troupe_inference_caption(troupe_inference *model, const uint8_t *pixels, int height,
-                                       int width, char *text_out, size_t capacity);
+/* The pictures of one sample, as the model takes them: sides multiples of the patch and at most
+ * model.vision.image. */
+struct troupe_inference_pictures {
+    const struct troupe_grid *grids; /* (count,) patches of each */
+    int count;                       /* at most data.max_images */
+    const uint8_t *pixels;           /* for each in turn (height, width, 3) uint8, without gaps */
+};
 
-/* Mean of -log p over the target tokens of samples [0, count) of the source. */
+/* The most probable next byte again and again, until the end token or the sequence is full.
+ * ERROR_INVALID if the pictures leave no room for text. */
+troupe_status troupe_inference_caption(troupe_inference *model,
+                                       const struct troupe_inference_pictures *pictures,
+                                       char *text_out, size_t capacity);
+
+/* Mean of -log p over the target tokens of `count` samples of the source, drawn without
+ * replacement in the order of train.seed. */
 troupe_status troupe_inference_loss(troupe_inference *model, troupe_source *source, int64_t count,
                                     double *loss_out);
 

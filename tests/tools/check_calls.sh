@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Calls that belong to one place: the environment to runtime/options.c, raw memory to runtime (but
-# `free(text); /* [a-z_]*'s */` frees what a library handed out, and says whose it is), ending
+# `free(text); /* open_memstream's */` frees what a library handed out, and says whose it is), ending
 # the process to runtime/check.c and the apps. Comments and texts do not count.
 # usage: check_calls.sh [root]
 set -euo pipefail

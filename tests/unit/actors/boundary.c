@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Boundaries between modules of different layouts: an encoder sends ragged rows to a language model
+ * through a real route, and gets gradients back through the reverse one. Every element is an exact
+ * integer of (step, microbatch, row, column) that its reader checks; some parts and some
+ * microbatches have no rows. The encoder's shards sum over the reduction lane, across islands. */
+#include "actors/job.h"
+#include "actors/runtime.h"
+#include "runtime/memory.h"
+#include "runtime/random.h"
+#include "tests/test.h"
+
+enum { SIDE_RANKS_MAX = 8, DP_MAX = 4, MICROBATCHES = 5, COLUMNS = 6, ROWS_MAX = 24, STEPS = 8 };
+enum { ENCODER, MODEL, SIDES };
+enum { IN, OUT };
+enum { FORWARD, BACKWARD, REDUCE, UPDATE };
+
+struct side_shape {
+    int tp, dp;
+    int where[SIDE_RANKS_MAX]; /* tp fastest */
+    bool cut;                  /* columns split over tp; else copies */
+};
+
+struct shape {
+    int ranks;
+    struct side_shape side[SIDES];
+    int credits;
+    bool hands_over; /* both sides cut the rows alike, so nothing may be sent */
+    uint64_t seed;
+};
+
+struct rank_state;
+
+struct member {
+    struct rank_state *rank;
+    int side, dp, tp;
+    troupe_group *gang_group;
+    troupe_group *side_group;
+    int64_t gradients;
+    struct troupe_collective operation;
+    int updates;
+};
+
+struct rank_state {
+    const struct shape *shape;
+    struct troupe_mesh mesh[SIDES];
+    struct troupe_layout layout[SIDES];
+    troupe_route *route[SIDES]; /* from that side to the other */
+    int64_t offsets[MICROBATCHES][SIDES][DP_MAX + 1];
+    struct member members[SIDES];
+};
+
+static int32_t value_of(int64_t step, int microbatch, int64_t row, int64_t column, int from_side) {
+    return (int32_t)(step * 7919 + microbatch * 613 + row * 31 + column + from_side * 1000000);
+}
+
+/* Random cuts of a random number of rows; every third microbatch of a step may have none. */
+static void fill_offsets(struct rank_state *rank, int64_t step, int microbatch) {
+    uint64_t stream = rank->shape->seed, counter = (uint64_t)(step * 100 + microbatch) * 100;
+    bool empty = troupe_random_below(stream, 1, counter, 3) == 0;
+    int64_t rows = empty ? 0 : (int64_t)troupe_random_below(stream, 2, counter, ROWS_MAX + 1);
+    for (int s = 0; s < SIDES; s++) {
+        int dp = rank->shape->side[s].dp;
+        int64_t *offsets = rank->offsets[microbatch][s];
+        offsets[0] = 0;
+        for (int i = 1; i < dp; i++) {
+            int64_t left = rows - offsets[i - 1];
+            offsets[i] =
+                offsets[i - 1] + (int64_t)troupe_random_below(
+                                     stream, 3 + (uint64_t)(rank->shape->hands_over ? 0 : s),
+                                     counter + (uint64_t)i, (uint64_t)left + 1);
+        }
+        offsets[dp] = rows;
+    }
+}
+
+static void plan_from(struct rank_state *rank, int from, int64_t step, int microbatch,
+                      struct troupe_message_plan *out) {
+    fill_offsets(rank, step, microbatch);
+    out->source_offsets = rank->offsets[microbatch][from];
+    out->destination_offsets = rank->offsets[microbatch][!from];
+    out->sample_set =
+        troupe_sample_set_add(TROUPE_SAMPLE_SET_EMPTY, (uint64_t)step, (uint64_t)microbatch);
+}
+
+static void plan_tokens(void *arg, int64_t step, int microbatch, int shard,
+                        struct troupe_message_plan *out) {
+    (void)shard;
+    plan_from(arg, ENCODER, step, microbatch, out);
+}
+
+static void plan_gradients(void *arg, int64_t step, int microbatch, int shard,
+                           struct troupe_message_plan *out) {
+    (void)shard;
+    plan_from(arg, MODEL, step, microbatch, out);
+}
+
+/* Calls body for each element that the member holds: its place in x, its value. */
+static void each_element(const struct member *member, const struct troupe_firing *firing,
+                         const struct troupe_tensor *x, int from_side, bool write) {
+    const struct side_shape *side = &member->rank->shape->side[member->side];
+    const int64_t *offsets = member->rank->offsets[firing->microbatch][member->side];
+    int64_t column_begin = side->cut ? troupe_split_begin(COLUMNS, side->tp, member->tp) : 0;
+    int64_t column_end =
+        side->cut ? troupe_split_begin(COLUMNS, side->tp, member->tp + 1) : COLUMNS;
+    EXPECT_EQ(x->rows, offsets[member->dp + 1] - offsets[member->dp]);
+    EXPECT_EQ(x->columns, column_end - column_begin);
+    for (int64_t r = 0; r < x->rows; r++) {
+        int32_t *row = (int32_t *)x->data + r * x->stride;
+        for (int64_t c = 0; c < x->columns; c++) {
+            int32_t value = value_of(firing->step, firing->microbatch, offsets[member->dp] + r,
+                                     column_begin + c, from_side);
+            if (write) {
+                row[c] = value;
+            } else {
+                EXPECT_EQ(row[c], value);
+            }
+        }
+    }
+}
+
+/* A sum over the gang inside the task: a different order of tasks on two members would mix values
+ * up, or hang. */
+static troupe_status meet(struct member *member, const struct troupe_firing *firing, int64_t what) {
+    int64_t own = (firing->step * 100 + firing->microbatch) * 10 + what, sum = own;
+    TROUPE_TRY(
+        troupe_group_all_reduce(member->gang_group, TROUPE_SUM, TROUPE_ELEMENT_INT64, &sum, 1));
+    EXPECT_EQ(sum, own * member->rank->shape->side[member->side].tp);
+    return TROUPE_OK;
+}
+
+static troupe_status encoder_forward(void *state, struct troupe_firing *firing) {
+    TROUPE_TRY(meet(state, firing, 1));
+    each_element(state, firing, &firing->outputs[0], ENCODER, true);
+    return TROUPE_OK;
+}
+
+static troupe_status encoder_backward(void *state, struct troupe_firing *firing) {
+    struct member *member = state;
+    TROUPE_TRY(meet(state, firing, 2));
+    each_element(state, firing, &firing->inputs[0], MODEL, false);
+    member->gradients += firing->microbatch + 1;
+    return TROUPE_OK;
+}
+
+static troupe_status model_forward(void *state, struct troupe_firing *firing) {
+    TROUPE_TRY(meet(state, firing, 3));
+    each_element(state, firing, &firing->inputs[0], ENCODER, false);
+    return TROUPE_OK;
+}
+
+static troupe_status model_backward(void *state, struct troupe_firing *firing) {
+    struct member *member = state;
+    TROUPE_TRY(meet(state, firing, 4));
+    each_element(state, firing, &firing->outputs[0], MODEL, true);
+    member->gradients += firing->microbatch + 1;
+    return TROUPE_OK;
+}
+
+static troupe_status reduce(void *state, struct troupe_firing *firing) {
+    struct member *member = state;
+    return troupe_firing_all_reduce(firing, member->side_group, TROUPE_SUM, TROUPE_ELEMENT_INT64,
+                                    &member->gradients, 1, &member->operation);
+}
+
+static troupe_status update(void *state, struct troupe_firing *firing) {
+    struct member *member = state;
+    const struct side_shape *side = &member->rank->shape->side[member->side];
+    EXPECT_EQ(member->gradients, side->tp * side->dp * MICROBATCHES * (MICROBATCHES + 1) / 2);
+    EXPECT_EQ(firing->step, member->updates);
+    member->gradients = 0;
+    member->updates++;
+    return TROUPE_OK;
+}
+
+#define COMMON_METHODS                                                                             \
+    [REDUCE] = {.name = "reduce_gradients",                                                        \
+                .after = {BACKWARD},                                                               \
+                .after_count = 1,                                                                  \
+                .lane = TROUPE_LANE_REDUCTION,                                                     \
+                .run = reduce},                                                                    \
+    [UPDATE] = {                                                                                   \
+        .name = "update", .after = {REDUCE}, .after_count = 1, .once = true, .run = update}
+
+static const struct troupe_port ports[] = {[IN] = {"in", TROUPE_IN}, [OUT] = {"out", TROUPE_OUT}};
+static const struct troupe_actor_method encoder_methods[] = {[FORWARD] = {.name = "forward",
+                                                                          .outputs = {OUT},
+                                                                          .output_count = 1,
+                                                                          .slot_take = true,
+                                                                          .run = encoder_forward},
+                                                             [BACKWARD] = {.name = "backward",
+                                                                           .inputs = {IN},
+                                                                           .input_count = 1,
+                                                                           .after = {FORWARD},
+                                                                           .after_count = 1,
+                                                                           .slot_return = true,
+                                                                           .run = encoder_backward},
+                                                             COMMON_METHODS};
+static const struct troupe_actor_method model_methods[] = {[FORWARD] = {.name = "forward",
+                                                                        .inputs = {IN},
+                                                                        .input_count = 1,
+                                                                        .slot_take = true,
+                                                                        .run = model_forward},
+                                                           [BACKWARD] = {.name = "backward",
+                                                                         .outputs = {OUT},
+                                                                         .output_count = 1,
+                                                                         .after = {FORWARD},
+                                                                         .after_count = 1,
+                                                                         .slot_return = true,
+                                                                         .run = model_backward},
+                                                           COMMON_METHODS};
+static const struct troupe_actor_class classes[SIDES] = {
+    {.name = "encoder",
+     .ports = ports,
+     .port_count = 2,
+     .methods = encoder_methods,
+     .method_count = 4},
+    {.name = "model", .ports = ports, .port_count = 2, .methods = model_methods, .method_count = 4},
+};
+
+static int position_of(const struct side_shape *side, int rank) {
+    for (int i = 0; i < side->tp * side->dp; i++) {
+        if (side->where[i] == rank) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static troupe_status init_side(troupe_comm *comm, struct rank_state *rank, int s) {
+    const struct side_shape *side = &rank->shape->side[s];
+    struct troupe_layout_options layout = {.mesh = &rank->mesh[s],
+                                           .shape = {0, COLUMNS},
+                                           .split = {TROUPE_AXES(TROUPE_DP)},
+                                           .ragged = true};
+    TROUPE_TRY(troupe_mesh_init(&(struct troupe_mesh_options){.ranks = side->where,
+                                                              .rank_count = side->tp * side->dp,
+                                                              .tp = side->tp,
+                                                              .dp = side->dp},
+                                &rank->mesh[s]));
+    if (side->cut) {
+        layout.split[1] = TROUPE_AXES(TROUPE_TP);
+    }
+    TROUPE_TRY(troupe_layout_init(&layout, &rank->layout[s]));
+    int position = position_of(side, troupe_comm_rank(comm));
+    struct member *member = &rank->members[s];
+    *member = (struct member){.rank = rank,
+                              .side = s,
+                              .dp = position < 0 ? -1 : position / side->tp,
+                              .tp = position < 0 ? -1 : position % side->tp};
+    if (position < 0) {
+        return TROUPE_OK;
+    }
+    struct troupe_group_options group = {.ranks = side->where + member->dp * side->tp,
+                                         .count = side->tp,
+                                         .id = (uint32_t)(10 * s + member->dp),
+                                         .bytes_max = 8};
+    TROUPE_TRY(troupe_group_create(comm, &group, &member->gang_group));
+    group = (struct troupe_group_options){.ranks = side->where,
+                                          .count = side->tp * side->dp,
+                                          .id = (uint32_t)(100 + s),
+                                          .bytes_max = 8};
+    return troupe_group_create(comm, &group, &member->side_group);
+}
+
+static void fini(struct rank_state *rank) {
+    for (int s = 0; s < SIDES; s++) {
+        troupe_route_destroy(rank->route[s]);
+        troupe_layout_fini(&rank->layout[s]);
+        troupe_mesh_fini(&rank->mesh[s]);
+        if (rank->members[s].gang_group != NULL) {
+            troupe_group_destroy(rank->members[s].gang_group);
+            troupe_group_destroy(rank->members[s].side_group);
+        }
+    }
+}
+
+static troupe_status spawn_side(troupe_runtime *runtime, struct rank_state *rank, int s,
+                                int *gangs) {
+    const struct side_shape *side = &rank->shape->side[s];
+    for (int d = 0; d < side->dp; d++) {
+        char name[32];
+        snprintf(name, sizeof name, "%s dp %d", classes[s].name, d);
+        TROUPE_TRY(troupe_spawn(runtime,
+                                &(struct troupe_spawn_options){.actor_class = &classes[s],
+                                                               .name = name,
+                                                               .ranks = side->where + d * side->tp,
+                                                               .rank_count = side->tp,
+                                                               .slots = 2,
+                                                               .lane_order = s,
+                                                               .module = s,
+                                                               .depth = s == ENCODER,
+                                                               .dp = d,
+                                                               .argument = &rank->members[s]},
+                                &gangs[d]));
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status build(troupe_runtime *runtime, struct rank_state *rank) {
+    const struct shape *shape = rank->shape;
+    int gangs[SIDES][DP_MAX];
+    static const char *names[SIDES] = {"tokens", "gradients"};
+    for (int s = 0; s < SIDES; s++) {
+        TROUPE_TRY(
+            troupe_route_compile(&(struct troupe_route_options){.source = &rank->layout[s],
+                                                                .destination = &rank->layout[!s],
+                                                                .element_bytes = sizeof(int32_t)},
+                                 &rank->route[s]));
+        TROUPE_TRY(spawn_side(runtime, rank, s, gangs[s]));
+    }
+    for (int s = 0; s < SIDES; s++) {
+        struct troupe_connect_options edge = {.name = names[s],
+                                              .from = gangs[s],
+                                              .from_count = shape->side[s].dp,
+                                              .from_port = "out",
+                                              .to = gangs[!s],
+                                              .to_count = shape->side[!s].dp,
+                                              .to_port = "in",
+                                              .credits = shape->credits,
+                                              .columns = COLUMNS,
+                                              .dtype = TROUPE_INT32,
+                                              .from_rows_max = ROWS_MAX,
+                                              .route = rank->route[s],
+                                              .plan = s == ENCODER ? plan_tokens : plan_gradients,
+                                              .arg = rank};
+        TROUPE_TRY(troupe_connect(runtime, &edge, NULL));
+    }
+    return troupe_runtime_start(runtime);
+}
+
+static troupe_status run_steps(troupe_runtime *runtime, const struct rank_state *rank) {
+    for (int64_t step = 0; step < STEPS; step++) {
+        troupe_memory_set_steady(step >= 1);
+        TROUPE_TRY(troupe_runtime_step(runtime, step));
+        if (rank->shape->hands_over) {
+            EXPECT_EQ(troupe_runtime_edge_bytes(runtime, 0), 0);
+            EXPECT_EQ(troupe_runtime_edge_bytes(runtime, 1), 0);
+        }
+    }
+    troupe_memory_set_steady(false);
+    return TROUPE_OK;
+}
+
+static troupe_status run_rank(void *arg, troupe_comm *comm) {
+    struct rank_state rank = {.shape = arg};
+    troupe_runtime *runtime = NULL;
+    struct troupe_runtime_options options = {
+        .microbatches = MICROBATCHES, .stall_ns = 5000000000, .checksum = true};
+    TROUPE_TRY(init_side(comm, &rank, ENCODER));
+    TROUPE_TRY(init_side(comm, &rank, MODEL));
+    TROUPE_TRY(troupe_runtime_create(comm, &options, &runtime));
+    troupe_status status = build(runtime, &rank);
+    if (status == TROUPE_OK) {
+        status = run_steps(runtime, &rank);
+    }
+    for (int s = 0; s < SIDES && status == TROUPE_OK; s++) {
+        EXPECT_EQ(rank.members[s].updates, rank.members[s].dp < 0 ? 0 : STEPS);
+    }
+    troupe_runtime_destroy(runtime);
+    fini(&rank);
+    return status;
+}
+
+/* Without delays, and with: each from its own seed. */
+static void run(int ranks, struct side_shape encoder, struct side_shape model, bool hands_over) {
+    struct shape shape = {.ranks = ranks, .side = {encoder, model}, .hands_over = hands_over};
+    static const int64_t delays[] = {0, 40000, 40000};
+    uint64_t seed = test_seed();
+    for (uint64_t i = 0; i < 3; i++) {
+        shape.seed = seed + i;
+        shape.credits = 1 + (int)(i % 2);
+        EXPECT_OK(troupe_job_run(&(struct troupe_job_options){.ranks = shape.ranks,
+                                                              .seed = shape.seed,
+                                                              .delay_ns_max = delays[i]},
+                                 run_rank, &shape));
+    }
+}
+
+static void dp3_feeds_dp2_on_shared_ranks(void) {
+    run(3, (struct side_shape){1, 3, {0, 1, 2}, false}, (struct side_shape){1, 2, {0, 1}, false},
+        false);
+}
+
+static void dp3_feeds_dp2_on_other_ranks(void) {
+    run(5, (struct side_shape){1, 3, {0, 1, 2}, false}, (struct side_shape){1, 2, {3, 4}, false},
+        false);
+}
+
+static void dp2_feeds_dp3_on_partly_shared_ranks(void) {
+    run(4, (struct side_shape){1, 2, {2, 0}, false}, (struct side_shape){1, 3, {1, 2, 3}, false},
+        false);
+}
+
+static void dp4_feeds_tp2_dp2_on_the_same_ranks(void) {
+    run(4, (struct side_shape){1, 4, {0, 1, 2, 3}, false},
+        (struct side_shape){2, 2, {0, 1, 2, 3}, false}, false);
+}
+
+static void tp2_beside_tp3_meet_in_one_order(void) {
+    run(4, (struct side_shape){2, 1, {0, 1}, false}, (struct side_shape){3, 1, {1, 2, 3}, false},
+        false);
+}
+
+static void columns_cut_on_either_side_are_packed(void) {
+    run(4, (struct side_shape){2, 1, {0, 1}, true}, (struct side_shape){1, 3, {1, 2, 3}, false},
+        false);
+    run(4, (struct side_shape){1, 2, {0, 3}, false}, (struct side_shape){3, 1, {1, 2, 3}, true},
+        false);
+}
+
+static void equal_layouts_on_the_same_ranks_send_nothing(void) {
+    run(2, (struct side_shape){1, 2, {0, 1}, false}, (struct side_shape){1, 2, {0, 1}, false},
+        true);
+}
+
+static void one_rank_hands_everything_over(void) {
+    run(1, (struct side_shape){1, 1, {0}, false}, (struct side_shape){1, 1, {0}, false}, true);
+}
+
+int main(void) {
+    TEST(dp3_feeds_dp2_on_shared_ranks);
+    TEST(dp3_feeds_dp2_on_other_ranks);
+    TEST(dp2_feeds_dp3_on_partly_shared_ranks);
+    TEST(dp4_feeds_tp2_dp2_on_the_same_ranks);
+    TEST(tp2_beside_tp3_meet_in_one_order);
+    TEST(columns_cut_on_either_side_are_packed);
+    TEST(equal_layouts_on_the_same_ranks_send_nothing);
+    TEST(one_rank_hands_everything_over);
+    return TEST_END();
+}
