@@ -2,13 +2,14 @@
 #include "comm/bootstrap.h"
 
 #include <sched.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "comm/comm_mpi_internal.h"
 #include "runtime/clock.h"
 #include "runtime/memory.h"
+#include "runtime/options.h"
 
 enum { HOST_NAME_BYTES = 128, LAST_WAIT_NS = 1000 * 1000 * 1000 };
 
@@ -18,14 +19,15 @@ struct introduction {
 };
 
 /* TROUPE_HOST_ID overrides the system's name. */
-static void get_host_name(char name[HOST_NAME_BYTES]) {
-    const char *given = getenv("TROUPE_HOST_ID");
-    memset(name, 0, HOST_NAME_BYTES);
-    if (given != NULL && given[0] != '\0') {
-        strncpy(name, given, HOST_NAME_BYTES - 1);
+static troupe_status get_host_name(char name[HOST_NAME_BYTES]) {
+    struct troupe_options options;
+    TROUPE_TRY(troupe_options_read(&options));
+    if (options.host_id[0] != '\0') {
+        snprintf(name, HOST_NAME_BYTES, "%s", options.host_id);
     } else {
         gethostname(name, HOST_NAME_BYTES - 1);
     }
+    return TROUPE_OK;
 }
 
 static troupe_status start_mpi(struct troupe_bootstrap *bootstrap) {
@@ -59,7 +61,7 @@ static void number_hosts(struct troupe_bootstrap *bootstrap, const struct introd
 
 static troupe_status introduce(struct troupe_bootstrap *bootstrap) {
     struct introduction mine = {.process = getpid()}, *all = NULL;
-    get_host_name(mine.host);
+    TROUPE_TRY(get_host_name(mine.host));
     TROUPE_TRY(TROUPE_NEW(&bootstrap->hosts, bootstrap->size));
     TROUPE_TRY(TROUPE_NEW(&bootstrap->processes, bootstrap->size));
     TROUPE_TRY(TROUPE_NEW(&all, bootstrap->size));

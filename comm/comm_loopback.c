@@ -72,6 +72,7 @@ struct endpoint {
     struct item_list nodes_free;
     int nodes_free_count;
     uint64_t delays_drawn;
+    int64_t next_due_ns; /* of held, after the last progress; 0: none. The own thread's alone. */
 };
 
 struct troupe_loopback {
@@ -303,6 +304,7 @@ static void progress(troupe_comm *comm) {
         handle(own, item);
     }
     release_held(own);
+    own->next_due_ns = own->held.head != NULL ? own->held.head->due_ns : 0;
     pthread_mutex_unlock(&own->busy);
 }
 
@@ -346,8 +348,8 @@ static int control_room(troupe_comm *comm) {
 
 static void park(troupe_comm *comm, int64_t timeout_ns) {
     struct endpoint *own = endpoint_of(comm);
-    if (own->held.head != NULL) {
-        int64_t due_ns = own->held.head->due_ns - (int64_t)troupe_clock_ns();
+    if (own->next_due_ns > 0) {
+        int64_t due_ns = own->next_due_ns - (int64_t)troupe_clock_ns();
         timeout_ns = due_ns < timeout_ns ? due_ns : timeout_ns;
     }
     if (timeout_ns <= 0 || own->posted.head != NULL) {

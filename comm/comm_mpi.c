@@ -410,10 +410,6 @@ static const struct troupe_comm_backend mpi_backend = {
     .group_engine = &troupe_group_engine_mpi,
 };
 
-MPI_Comm troupe_mpi_communicator(troupe_comm *comm) {
-    return mpi_of(comm)->comm;
-}
-
 void troupe_mpi_add_collective(troupe_comm *comm, struct troupe_mpi_collective *collective) {
     collective->next = mpi_of(comm)->collectives;
     mpi_of(comm)->collectives = collective;

@@ -35,7 +35,6 @@ struct troupe_mpi_collective {
     struct troupe_mpi_collective *next;
 };
 
-MPI_Comm troupe_mpi_communicator(troupe_comm *comm);
 void troupe_mpi_add_collective(troupe_comm *comm, struct troupe_mpi_collective *collective);
 void troupe_mpi_poll_collectives(struct troupe_mpi_collective **list);
 /* Ends all of them with the endpoint's failure. */

@@ -85,14 +85,15 @@ void troupe_mpi_withdraw_collectives(struct troupe_mpi_collective **list, troupe
     }
 }
 
+/* From the world's communicator: Open MPI sends messages with this tag while it makes the new one,
+ * and the endpoint's own receives, on its own communicator, must not catch them. */
 static troupe_status open_communicator(troupe_group *group, const struct troupe_group_slot *slot,
                                        MPI_Comm *out) {
-    MPI_Comm parent = troupe_mpi_communicator(group->comm);
     MPI_Group all, members;
     int tag = (int)(group->id * TROUPE_GROUP_SLOTS) + (int)(slot - group->slots);
-    TROUPE_TRY_MPI(MPI_Comm_group(parent, &all));
+    TROUPE_TRY_MPI(MPI_Comm_group(MPI_COMM_WORLD, &all));
     TROUPE_TRY_MPI(MPI_Group_incl(all, group->count, group->ranks, &members));
-    TROUPE_TRY_MPI(MPI_Comm_create_group(parent, members, tag, out));
+    TROUPE_TRY_MPI(MPI_Comm_create_group(MPI_COMM_WORLD, members, tag, out));
     MPI_Group_free(&members);
     MPI_Group_free(&all);
     TROUPE_TRY_MPI(MPI_Comm_set_errhandler(*out, MPI_ERRORS_RETURN));

@@ -3,7 +3,7 @@
  * What every transport must do, told once and run over each:
  *
  *     conformance loopback 4 [delay in us]      ranks are threads
- *     mpiexec -n 4 conformance shm|tcp|mpi      ranks are processes
+ *     mpiexec -n 4 conformance shm|tcp|mpi|auto [part of its name]  ranks are processes
  *
  * TEST_CLAIM=part runs only the claims whose names contain it.
  */
@@ -553,6 +553,10 @@ int main(int argc, char **argv) {
     EXPECT_OK(troupe_comm_open(&(struct troupe_comm_options){.provider = provider}, &comm));
     if (troupe_comm_rank(comm) == 0) {
         printf("  %d ranks over %s\n", troupe_comm_size(comm), troupe_comm_name(comm));
+    }
+    if (argc > 2) {
+        EXPECT(strstr(troupe_comm_name(comm), argv[2]) != NULL, "%s has chosen %s", provider,
+               troupe_comm_name(comm));
     }
     bool first = troupe_comm_rank(comm) == 0;
     check_all(comm, first ? test_seed() : 0);
