@@ -21,6 +21,13 @@ struct caption_job {
     int heldout; /* captions of so many held-out samples; 0: of the images */
 };
 
+/* What a model says may hold any byte: keep it on its line. */
+static void blank_controls(char *text) {
+    for (; *text != '\0'; text++) {
+        *text = (unsigned char)*text < ' ' || *text == 0x7f ? ' ' : *text;
+    }
+}
+
 /* ---- picture files ---- */
 
 /* Resized as the data index would. */
@@ -50,6 +57,7 @@ static troupe_status caption_files(const struct caption_job *job, troupe_inferen
         troupe_status status = caption_image(model, &image, text);
         troupe_image_fini(&image);
         TROUPE_TRY(status);
+        blank_controls(text);
         printf("%s: %s\n", job->images[i], text);
         fflush(stdout);
     }
@@ -102,6 +110,8 @@ static troupe_status caption_sample(troupe_inference *model, troupe_source *sour
     struct troupe_inference_pictures pictures = {
         .grids = info.grids, .count = info.images, .pixels = memory->pixels};
     TROUPE_TRY(troupe_inference_caption(model, &pictures, said, sizeof said));
+    blank_controls(memory->text);
+    blank_controls(said);
     print_column(memory->text);
     printf("%s\n", said);
     fflush(stdout);

@@ -77,6 +77,7 @@ static troupe_status open_record(const struct train_job *job, int64_t position,
     fprintf(out->log, "%s", description);
     printf("%s", description);
     fflush(stdout);
+    out->progress.lines = job->ranks == 0;
     out->first_step = position;
     out->started_ns = troupe_clock_ns();
     return TROUPE_OK;
