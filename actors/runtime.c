@@ -364,12 +364,16 @@ static void stall(troupe_runtime *runtime, uint64_t quiet_ns) {
                                     runtime->rank, quiet_ns / 1000000, runtime->step));
 }
 
-static void check_stall(troupe_runtime *runtime) {
-    /* relaxed: the flag alone matters */
-    if (atomic_exchange_explicit(&runtime->report_requested, false, memory_order_relaxed)) {
+static void answer_request(troupe_runtime *runtime) {
+    /* relaxed: the flag alone matters; read first, because that costs nothing */
+    if (atomic_load_explicit(&runtime->report_requested, memory_order_relaxed)) {
+        atomic_store_explicit(&runtime->report_requested, false, memory_order_relaxed);
         runtime->reported = false;
         troupe_print_report(runtime);
     }
+}
+
+static void check_stall(troupe_runtime *runtime) {
     uint64_t quiet_ns = troupe_clock_ns() - runtime->progress_ns;
     if (runtime->options.stall_ns > 0 && quiet_ns > (uint64_t)runtime->options.stall_ns) {
         stall(runtime, quiet_ns);
@@ -394,6 +398,7 @@ static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *ru
     call_progress(runtime, false);
     for (;;) {
         fire_timers(runtime);
+        answer_request(runtime);
         if (is_failed(runtime) || finished(runtime)) {
             return false;
         }

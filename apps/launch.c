@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "apps/launch.h"
 
-#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "actors/job.h"
 #include "comm/group.h"
 #include "runtime/log.h"
 #include "runtime/memory.h"
@@ -15,8 +13,6 @@
 #include "runtime/topology.h"
 
 enum { CORES_MAX = 1024, PLACES_GROUP = (1 << 20) - 2 };
-
-typedef troupe_status (*launch_body)(void *arg, troupe_comm *comm, troupe_workers *workers);
 
 /* Where a rank may run, as the launcher left it. Ranks of one host with equal sets share them. */
 struct place {
@@ -92,127 +88,33 @@ static troupe_status settle(const struct launch_options *options, troupe_comm *c
         &(struct troupe_workers_options){.count = threads, .cores = bound ? cores : NULL}, out);
 }
 
-static troupe_status run_rank(const struct launch_options *options, troupe_comm *comm,
-                              const struct troupe_options *environment, launch_body body,
-                              void *arg) {
-    troupe_workers *workers = NULL;
-    troupe_log_set_rank(troupe_comm_rank(comm));
-    troupe_status status = settle(options, comm, environment, &workers);
-    if (status == TROUPE_OK) {
-        status = body(arg, comm, workers);
-    }
-    if (status != TROUPE_OK) {
-        fprintf(stderr, "troupe: rank %d: %s\n", troupe_comm_rank(comm), troupe_last_error());
-        troupe_comm_abort(comm, troupe_last_error());
-    }
-    troupe_workers_destroy(workers);
-    return status;
-}
-
-/* ---- ranks as threads ---- */
-
-struct thread_rank {
+struct job {
     const struct launch_options *options;
-    const struct troupe_options *environment;
-    troupe_loopback *world;
+    struct troupe_options environment;
     launch_body body;
     void *arg;
-    int rank;
-    pthread_t thread;
-    troupe_status status;
 };
 
-static void *thread_main(void *arg) {
-    struct thread_rank *me = arg;
-    troupe_comm *comm = NULL;
-    me->status = troupe_comm_open_loopback(me->world, me->rank, &comm);
-    if (me->status == TROUPE_OK) {
-        me->status = run_rank(me->options, comm, me->environment, me->body, me->arg);
-        troupe_comm_close(comm);
-    } else {
-        fprintf(stderr, "troupe: rank %d: %s\n", me->rank, troupe_last_error());
+static troupe_status run_rank(void *arg, troupe_comm *comm) {
+    const struct job *job = arg;
+    troupe_workers *workers = NULL;
+    troupe_status status = settle(job->options, comm, &job->environment, &workers);
+    if (status == TROUPE_OK) {
+        status = job->body(job->arg, comm, workers);
     }
-    return NULL;
-}
-
-static troupe_status run_threads(const struct launch_options *options,
-                                 const struct troupe_options *environment, launch_body body,
-                                 void *arg) {
-    struct thread_rank *ranks = NULL;
-    troupe_loopback *world = NULL;
-    TROUPE_TRY(TROUPE_NEW(&ranks, options->ranks));
-    troupe_status status =
-        troupe_loopback_create(&(struct troupe_loopback_options){.ranks = options->ranks}, &world);
-    int started = 0;
-    for (; status == TROUPE_OK && started < options->ranks; started++) {
-        struct thread_rank *rank = &ranks[started];
-        *rank = (struct thread_rank){.options = options,
-                                     .environment = environment,
-                                     .world = world,
-                                     .body = body,
-                                     .arg = arg,
-                                     .rank = started};
-        if (pthread_create(&rank->thread, NULL, thread_main, rank) != 0) {
-            fprintf(stderr, "troupe: the system refused thread %d of %d ranks\n", started,
-                    options->ranks);
-            exit(1); /* the ranks that run would wait for it forever */
-        }
-    }
-    for (int r = 0; r < started; r++) {
-        pthread_join(ranks[r].thread, NULL);
-        status = status == TROUPE_OK ? ranks[r].status : status;
-    }
-    troupe_loopback_destroy(world);
-    troupe_free(ranks);
-    return status;
-}
-
-/* ---- one launched rank ---- */
-
-static troupe_status run_process(const struct launch_options *options,
-                                 const struct troupe_options *environment, launch_body body,
-                                 void *arg) {
-    troupe_comm *comm = NULL;
-    const char *provider =
-        strcmp(environment->provider, "auto") != 0 ? environment->provider : options->provider;
-    troupe_status status =
-        troupe_comm_open(&(struct troupe_comm_options){.provider = provider}, &comm);
-    if (status != TROUPE_OK) {
-        fprintf(stderr, "troupe: %s\n", troupe_last_error());
-        return status;
-    }
-    status = run_rank(options, comm, environment, body, arg);
-    if (status != TROUPE_OK) {
-        fflush(NULL);
-        _exit(1); /* closing would wait for ranks that are gone; mpirun and srun end them */
-    }
-    troupe_comm_close(comm);
-    return status;
-}
-
-int launch_take_ranks(int *argc, char **argv) {
-    for (int i = 1; i + 1 < *argc; i++) {
-        if (strcmp(argv[i], "--ranks") == 0) {
-            int ranks = atoi(argv[i + 1]);
-            if (ranks < 1 || ranks > LAUNCH_RANKS_MAX) {
-                fprintf(stderr, "--ranks %s is not in 1..%d\n", argv[i + 1], LAUNCH_RANKS_MAX);
-                return -1;
-            }
-            memmove(&argv[i], &argv[i + 2], (size_t)(*argc - i - 1) * sizeof *argv);
-            *argc -= 2;
-            return ranks;
-        }
-    }
-    return 0;
+    troupe_workers_destroy(workers);
+    bool about_this_rank = status != TROUPE_OK && status != TROUPE_ERROR_ABORTED &&
+                           status != TROUPE_ERROR_INVALID && troupe_comm_size(comm) > 1;
+    return about_this_rank ? troupe_fail_in(status, "rank %d", troupe_comm_rank(comm)) : status;
 }
 
 troupe_status launch(const struct launch_options *options, launch_body body, void *arg) {
-    struct troupe_options environment;
-    troupe_status status = troupe_options_read(&environment);
-    if (status != TROUPE_OK) {
-        fprintf(stderr, "troupe: %s\n", troupe_last_error());
-        return status;
-    }
-    return options->ranks > 0 ? run_threads(options, &environment, body, arg)
-                              : run_process(options, &environment, body, arg);
+    struct job job = {.options = options, .body = body, .arg = arg};
+    TROUPE_TRY(troupe_options_read(&job.environment));
+    bool overridden = strcmp(job.environment.provider, "auto") != 0;
+    return troupe_job_run(&(struct troupe_job_options){.ranks = options->ranks,
+                                                       .provider = overridden
+                                                                       ? job.environment.provider
+                                                                       : options->provider},
+                          run_rank, &job);
 }
