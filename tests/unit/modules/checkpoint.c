@@ -259,7 +259,7 @@ static void a_killed_save_leaves_a_whole_checkpoint(void) {
 int main(void) {
     troupe_config_init(&config);
     config.model = fixture_config(false);
-    config.model.vision.heads = 2; /* TP divides them */
+    config.model.vision.heads = 2;       /* TP divides them */
     config.train.seed = (1ll << 60) + 1; /* more than a JSON number holds */
     snprintf(run_dir, sizeof run_dir, "/tmp/troupe-test-XXXXXX");
     EXPECT(mkdtemp(run_dir) != NULL, "%s", run_dir);
