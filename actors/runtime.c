@@ -571,14 +571,14 @@ static troupe_status make_world(troupe_runtime *runtime) {
     return status;
 }
 
-/* Reductions do not count against look-ahead; two may be queued, of this step and the next. */
+/* Reductions do not count against look-ahead. */
 static troupe_status make_tickets(troupe_runtime *runtime) {
     int reductions = 0;
     for (int m = 0; m < runtime->graph.method_count; m++) {
         reductions += runtime->graph_methods[m].lane == TROUPE_LANE_REDUCTION &&
                       troupe_gang_of(runtime, m)->member != TROUPE_NOBODY;
     }
-    runtime->ticket_capacity = runtime->options.look_ahead + 2 * reductions;
+    runtime->ticket_capacity = runtime->options.look_ahead + TROUPE_REDUCTIONS_AHEAD * reductions;
     TROUPE_TRY(TROUPE_NEW(&runtime->tickets, runtime->ticket_capacity));
     return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);
 }
