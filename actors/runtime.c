@@ -642,6 +642,9 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     troupe_free(runtime->tickets);
     troupe_free(runtime->reductions);
     troupe_free(runtime->order_name);
+    if (runtime->failure != TROUPE_OK) {
+        report_failure(runtime); /* what ended meanwhile has said its echo of it */
+    }
     troupe_free(runtime);
 }
 

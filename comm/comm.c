@@ -12,7 +12,7 @@
 #include "runtime/memory.h"
 
 enum {
-    SPIN_NS_DEFAULT = 20000,
+    SPIN_NS_DEFAULT = 5000,
     YIELD_NS = 300000, /* after the spin budget, before parking */
 };
 

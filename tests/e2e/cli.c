@@ -96,7 +96,7 @@ static void layout_that_does_not_fit_is_refused(void) {
                "placement.vision.dp=3 --set placement.llm.ranks=0-2 --set placement.llm.tp=3",
                config);
     EXPECT_RUN(2, "order policy \"lifo\" is not known; there are fifo, 1f1b",
-               "train %s --ranks 1 --order lifo", config);
+               "train %s --ranks 1 --placement homogeneous --order lifo", config);
     EXPECT_RUN(2, "./none.so", "train %s --ranks 1 --placement ./none.so", config);
 }
 
@@ -138,12 +138,12 @@ static const char *write_shard(const char *name, const char *picture, const char
 static void missing_shard_and_index_are_named(void) {
     const char *config = data_config();
     EXPECT_RUN(1, "no-such.tar", "data index %s/no-such.tar", folder.path);
-    EXPECT_RUN(1, "train-*.tar", "train %s --ranks 1", config);
+    EXPECT_RUN(1, "train-*.tar", "train %s --ranks 1 --placement homogeneous", config);
     write_shard("train-0.tar", NULL, NULL);
-    EXPECT_RUN(1, "troupe data index", "train %s --ranks 1", config);
+    EXPECT_RUN(1, "troupe data index", "train %s --ranks 1 --placement homogeneous", config);
     EXPECT_RUN(0, "4 samples with 4 pictures in 1 shards", "data index --config %s", config);
     EXPECT_RUN(0, "up to date", "data index --config %s", config);
-    EXPECT_RUN(0, "step 2/2", "train %s --ranks 1", config);
+    EXPECT_RUN(0, "step 2/2", "train %s --ranks 1 --placement homogeneous", config);
 }
 
 static void truncated_shard_is_named(void) {
