@@ -4,6 +4,7 @@
  * the second source still sends when its conductor already issues tickets of the next step. */
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "actors/job.h"
 #include "actors/runtime.h"
@@ -12,6 +13,7 @@
 enum { RANKS = 4, SLOW_SOURCE = 1, SLOW_SINK = 3, STEPS = 6 };
 
 struct world {
+    bool gives_up;              /* rank 0's app fails between two steps */
     atomic_llong step_of_first; /* in which the first source has fired */
 };
 
@@ -105,8 +107,11 @@ static void wait_for_next_step(const struct world *world, int64_t step) {
 static troupe_status run_steps(troupe_runtime *runtime, struct actor *actor) {
     TROUPE_TRY(troupe_runtime_start(runtime));
     for (int64_t step = 0; step < STEPS; step++) {
-        if (actor->rank == SLOW_SINK) {
+        if (actor->rank == SLOW_SINK && !actor->world->gives_up) {
             wait_for_next_step(actor->world, step);
+        }
+        if (actor->world->gives_up && actor->rank == 0 && step == 1) {
+            return troupe_fail(TROUPE_ERROR_IO, "the disk is full");
         }
         actor->step = step;
         TROUPE_TRY(troupe_runtime_step(runtime, step));
@@ -124,6 +129,9 @@ static troupe_status body(void *arg, troupe_comm *comm) {
     if (status == TROUPE_OK) {
         status = run_steps(runtime, &actor);
     }
+    if (status != TROUPE_OK) {
+        status = troupe_job_abort(comm, status);
+    }
     troupe_runtime_destroy(runtime);
     return status;
 }
@@ -134,7 +142,14 @@ static void no_rank_runs_ahead_of_its_own_step(void) {
     EXPECT_EQ(atomic_load(&world.step_of_first), STEPS - 1);
 }
 
+static void rank_that_gives_up_between_steps_ends_the_job_with_its_sentence(void) {
+    struct world world = {.gives_up = true, .step_of_first = -1};
+    EXPECT_ERROR(troupe_job_run(&(struct troupe_job_options){.ranks = RANKS}, body, &world),
+                 TROUPE_ERROR_IO, "the disk is full");
+}
+
 int main(void) {
     TEST(no_rank_runs_ahead_of_its_own_step);
+    TEST(rank_that_gives_up_between_steps_ends_the_job_with_its_sentence);
     return TEST_END();
 }
