@@ -538,6 +538,7 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     troupe_status status = TROUPE_OK;
     troupe_runtime *runtime = NULL;
     TROUPE_TRY(TROUPE_NEW(&runtime, 1));
+    runtime->progress_ns = troupe_clock_ns();
     runtime->comm = comm;
     runtime->options = *options;
     runtime->rank = troupe_comm_rank(comm);

@@ -97,8 +97,9 @@ static const struct key keys[] = {
     KEY("train.workers", INT, train.workers, "0", "threads per rank; 0: its share of the cores"),
     KEY("train.checkpoint_every", INT, train.checkpoint_every, "0", "steps; 0: only at the end"),
 
-    KEY("placement.policy", TEXT, placement.policy, "manual",
-        "homogeneous, colocated, disjoint, manual, or a shared object"),
+    KEY("placement.policy", TEXT, placement.policy, "",
+        "homogeneous, colocated, disjoint, manual, or a shared object; empty: manual if ranks are "
+        "given, else homogeneous"),
     PLACEMENT_KEYS("vision", 0),
     PLACEMENT_KEYS("projector", 1),
     PLACEMENT_KEYS("llm", 2),
@@ -566,7 +567,20 @@ static troupe_status check_train(const struct troupe_config *config) {
     return must_be("train.device", config->train.device, "cpu");
 }
 
+/* Ranks that the config names must not be passed over in silence. */
+static void choose_placement(struct troupe_config *config) {
+    bool ranks_given = false;
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        ranks_given = ranks_given || config->placement.module[i].ranks[0] != '\0';
+    }
+    if (config->placement.policy[0] == '\0') {
+        snprintf(config->placement.policy, sizeof config->placement.policy, "%s",
+                 ranks_given ? "manual" : "homogeneous");
+    }
+}
+
 troupe_status troupe_config_resolve(struct troupe_config *config) {
+    choose_placement(config);
     TROUPE_TRY(troupe_model_config_resolve(&config->model));
     TROUPE_TRY(check_train(config));
     TROUPE_TRY(check_axes(config));
