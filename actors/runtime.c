@@ -368,7 +368,7 @@ static void stall(troupe_runtime *runtime, uint64_t quiet_ns) {
 }
 
 static void answer_request(troupe_runtime *runtime) {
-    /* relaxed: the flag alone matters */
+    /* relaxed: the flag alone matters; read first, because that costs nothing */
     if (atomic_load_explicit(&runtime->report_requested, memory_order_relaxed)) {
         atomic_store_explicit(&runtime->report_requested, false, memory_order_relaxed);
         runtime->reported = false;
@@ -400,18 +400,29 @@ static void charge_wait(troupe_runtime *runtime, uint64_t begin_ns, uint64_t tic
         now - ticket_ns;
 }
 
+/* Whether there is a ticket to run. The conductor may be a step ahead of this rank, whose app has
+ * not begun that step yet: then its tickets wait. */
+static bool has_ticket(const troupe_runtime *runtime) {
+    if (runtime->ticket_count == 0) {
+        return false;
+    }
+    const struct troupe_rank_ticket *ticket = &runtime->tickets[runtime->ticket_first];
+    int firings = runtime->graph_methods[ticket->method].firings;
+    return firings == 0 || ticket->firing / firings <= runtime->step;
+}
+
 /* Runs the next ticket, or waits until there is one or `finished` says so. */
 static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *runtime)) {
     uint64_t begin_ns = troupe_clock_ns(), ticket_ns = 0;
     enum troupe_wait_cause cause = TROUPE_WAIT_NOTHING, last_cause = TROUPE_WAIT_INPUT;
     call_progress(runtime, false);
-    answer_request(runtime); /* a rank that never waits answers, too */
     for (;;) {
         fire_timers(runtime);
+        answer_request(runtime); /* a rank that never waits answers, too */
         if (is_failed(runtime) || finished(runtime)) {
             return false;
         }
-        if (runtime->ticket_count > 0) {
+        if (has_ticket(runtime)) {
             int port = 0;
             cause = troupe_ticket_wait(runtime, &runtime->tickets[runtime->ticket_first], &port);
             ticket_ns = ticket_ns != 0 ? ticket_ns : troupe_clock_ns();
@@ -569,14 +580,14 @@ static troupe_status make_world(troupe_runtime *runtime) {
     return status;
 }
 
-/* Reductions do not count against look-ahead; two may be queued, of this step and the next. */
+/* Reductions do not count against look-ahead. */
 static troupe_status make_tickets(troupe_runtime *runtime) {
     int reductions = 0;
     for (int m = 0; m < runtime->graph.method_count; m++) {
         reductions += runtime->graph_methods[m].lane == TROUPE_LANE_REDUCTION &&
                       troupe_gang_of(runtime, m)->member != TROUPE_NOBODY;
     }
-    runtime->ticket_capacity = runtime->options.look_ahead + 2 * reductions;
+    runtime->ticket_capacity = runtime->options.look_ahead + TROUPE_REDUCTIONS_AHEAD * reductions;
     TROUPE_TRY(TROUPE_NEW(&runtime->tickets, runtime->ticket_capacity));
     return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);
 }

@@ -12,8 +12,8 @@
 #include "runtime/memory.h"
 
 enum {
-    SPIN_NS_DEFAULT = 20000,
-    YIELD_NS = 50000, /* after the spin budget, before parking */
+    SPIN_NS_DEFAULT = 5000,
+    YIELD_NS = 300000, /* after the spin budget, before parking */
 };
 
 /* The common part's share of a transfer's scratch. */
@@ -268,7 +268,9 @@ troupe_status troupe_comm_fail(troupe_comm *comm, troupe_status status, const ch
         vsnprintf(comm->failure_text, sizeof(comm->failure_text), format, arguments);
         va_end(arguments);
         comm->failure = status;
-        TROUPE_LOG_ERROR("comm", "%s", comm->failure_text);
+        bool echo = status == TROUPE_ERROR_ABORTED; /* who aborts says why */
+        TROUPE_LOG_AT(echo ? TROUPE_LEVEL_INFO : TROUPE_LEVEL_ERROR, "comm", "%s",
+                      comm->failure_text);
     }
     return report_failure(comm);
 }

@@ -100,7 +100,7 @@ struct troupe_loopback_options {
     uint64_t seed;            /* of delays and reorderings */
     int64_t delay_ns_max;     /* 0: no delay; else each message is held a seeded time up to this */
     int control_messages_max; /* under way from one endpoint; 0: 8192 */
-    int64_t spin_ns;          /* idle spins so long, then yields, then parks; 0: 20 us, or none when
+    int64_t spin_ns;          /* idle spins so long, then yields, then parks; 0: 5 us, or none when
                                  ranks outnumber cores */
 };
 typedef struct troupe_loopback troupe_loopback;

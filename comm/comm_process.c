@@ -20,6 +20,8 @@
 enum {
     POLLS_PER_CLOCK = 4096,          /* looks at the network between two readings of the clock */
     WATCH_NS = 50 * 1000 * 1000,     /* between two looks at the pidfds */
+    PULSE_NS = 500 * 1000 * 1000,    /* between two pulses */
+    STUCK_S = 6,                     /* no way out for a frame: the rank is gone */
     FAREWELL_NS = 300 * 1000 * 1000, /* to get a notice of failure out */
     PARK_NS_MIN = 50 * 1000,
 };
@@ -179,6 +181,9 @@ void troupe_lane_received(troupe_process *process, const struct troupe_frame_wir
         lane->owed += !own;
         process->carrier->announced(process, wire->from, wire->data, wire->bytes);
         break;
+    case TROUPE_FRAME_PULSE:
+        lane->owed += !own;
+        break;
     case TROUPE_FRAME_FAILURE:
         heed_notice(process, wire);
         break;
@@ -271,12 +276,26 @@ void troupe_process_ring(troupe_process *process, int rank) {
 
 /* ---- watch ---- */
 
+/* The first rank after this one that lives on another host. So at least one rank of each host is
+ * watched from outside, and the others of its host by each other. */
+static int choose_pulse_to(const troupe_process *process) {
+    int size = process->comm.size;
+    for (int step = 1; step < size; step++) {
+        int watched = (process->comm.rank + step) % size;
+        if (!shares_host(process, watched)) {
+            return watched;
+        }
+    }
+    return -1;
+}
+
 static troupe_status open_watch(troupe_process *process) {
     process->watch = epoll_create1(EPOLL_CLOEXEC);
     if (process->watch < 0) {
         return troupe_fail(TROUPE_ERROR_IO, "epoll_create1: %s", strerror(errno));
     }
     TROUPE_TRY(TROUPE_NEW(&process->pidfds, process->comm.size));
+    process->pulse_to = choose_pulse_to(process);
     for (int r = 0; r < process->comm.size; r++) {
         process->pidfds[r] = -1;
         if (r == process->comm.rank || !shares_host(process, r)) {
@@ -298,12 +317,43 @@ static int ended_peer(const troupe_process *process) {
     return epoll_wait(process->watch, &event, 1, 0) == 1 ? (int)event.data.u32 : -1;
 }
 
+/* Traffic that waits already is as good as a pulse. */
+static void pulse(troupe_process *process, int64_t now) {
+    if (process->pulse_to < 0 || now - process->pulsed_ns < PULSE_NS) {
+        return;
+    }
+    process->pulsed_ns = now;
+    const struct troupe_lane *lane = &process->lanes[process->pulse_to];
+    if (lane->queue.head == NULL && lane->credits > 0 && troupe_lane_has_room(process)) {
+        troupe_lane_send(process, process->pulse_to, TROUPE_FRAME_PULSE, "", 0);
+    }
+}
+
+/* libfabric tries for ever to connect again to a process that is gone: the send says EAGAIN. A
+ * frame that has its credit and finds no way out for so long has no receiver. */
+static void find_stuck(troupe_process *process, int64_t now) {
+    const struct troupe_lane *lane =
+        process->pulse_to >= 0 ? &process->lanes[process->pulse_to] : NULL;
+    const struct troupe_operation *head =
+        lane != NULL && lane->credits > 0 ? lane->queue.head : NULL;
+    if (head != process->stuck) {
+        process->stuck = head;
+        process->stuck_ns = now;
+    } else if (head != NULL && now - process->stuck_ns > STUCK_S * INT64_C(1000000000)) {
+        char how[64];
+        snprintf(how, sizeof(how), "it has taken no message for %d s", STUCK_S);
+        troupe_process_lost(process, process->pulse_to, how);
+    }
+}
+
 static void watch_peers(troupe_process *process) {
     int64_t now = (int64_t)troupe_clock_ns();
     if (now - process->watched_ns < WATCH_NS || process->comm.failure != TROUPE_OK) {
         return;
     }
     process->watched_ns = now;
+    pulse(process, now);
+    find_stuck(process, now);
     int peer = ended_peer(process);
     if (peer >= 0) {
         troupe_process_lost(process, peer, "its process has ended");

@@ -21,6 +21,16 @@ struct caption_job {
     int heldout; /* captions of so many held-out samples; 0: of the images */
 };
 
+/* What a model says may hold any byte: keep it on its line, without blanks at its end. */
+static void tidy(char *text) {
+    size_t end = 0;
+    for (size_t i = 0; text[i] != '\0'; i++) {
+        text[i] = (unsigned char)text[i] < ' ' || text[i] == 0x7f ? ' ' : text[i];
+        end = text[i] != ' ' ? i + 1 : end;
+    }
+    text[end] = '\0';
+}
+
 /* ---- picture files ---- */
 
 /* Resized as the data index would. */
@@ -50,6 +60,7 @@ static troupe_status caption_files(const struct caption_job *job, troupe_inferen
         troupe_status status = caption_image(model, &image, text);
         troupe_image_fini(&image);
         TROUPE_TRY(status);
+        tidy(text);
         printf("%s: %s\n", job->images[i], text);
         fflush(stdout);
     }
@@ -102,6 +113,8 @@ static troupe_status caption_sample(troupe_inference *model, troupe_source *sour
     struct troupe_inference_pictures pictures = {
         .grids = info.grids, .count = info.images, .pixels = memory->pixels};
     TROUPE_TRY(troupe_inference_caption(model, &pictures, said, sizeof said));
+    tidy(memory->text);
+    tidy(said);
     print_column(memory->text);
     printf("%s\n", said);
     fflush(stdout);

@@ -154,8 +154,8 @@ static int run(int argc, char **argv) {
     if (argc >= 2 && strcmp(argv[1], "index") == 0) {
         return run_index(argc - 1, argv + 1);
     }
-    return command_usage(&command_data, "%s is neither stamps nor index",
-                         argc >= 2 ? argv[1] : "nothing");
+    return command_usage(&command_data, "say stamps or index%s%s", argc >= 2 ? ", not " : "",
+                         argc >= 2 ? argv[1] : "");
 }
 
 const struct command command_data = {

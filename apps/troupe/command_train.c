@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "actors/job.h"
 #include "apps/launch.h"
 #include "apps/troupe/arguments.h"
 #include "apps/troupe/progress.h"
@@ -77,6 +78,7 @@ static troupe_status open_record(const struct train_job *job, int64_t position,
     fprintf(out->log, "%s", description);
     printf("%s", description);
     fflush(stdout);
+    out->progress.lines = job->ranks == 0;
     out->first_step = position;
     out->started_ns = troupe_clock_ns();
     return TROUPE_OK;
@@ -163,6 +165,9 @@ static troupe_status train_rank(void *arg, troupe_comm *comm, troupe_workers *wo
     atomic_store(&signal_trains[slot], train);
     troupe_status status = train_and_record(job, train, rank == 0);
     atomic_store(&signal_trains[slot], NULL);
+    if (status != TROUPE_OK) {
+        status = troupe_job_abort(comm, status);
+    }
     troupe_train_destroy(train);
     return status;
 }

@@ -234,6 +234,27 @@ static troupe_status parse_value(const struct key *key, const char *text, void *
     return TROUPE_ERROR_INVALID;
 }
 
+/* The shortest text that reads back as the same number. */
+static void print_double(double value, FILE *file) {
+    char text[40];
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) {
+            break;
+        }
+    }
+    fputs(text, file);
+}
+
+/* 'text' as YAML quotes it: only the quote itself is special. */
+static void print_quoted(const char *text, FILE *file) {
+    fputc('\'', file);
+    for (; *text != '\0'; text++) {
+        fputs(*text == '\'' ? "''" : (char[]){*text, '\0'}, file);
+    }
+    fputc('\'', file);
+}
+
 static void print_value(const struct key *key, const void *field, FILE *file) {
     switch (key->type) {
     case KEY_INT:
@@ -243,16 +264,20 @@ static void print_value(const struct key *key, const void *field, FILE *file) {
         fprintf(file, "%lld", (long long)*(const int64_t *)field);
         break;
     case KEY_DOUBLE:
-        fprintf(file, "%.17g", *(const double *)field);
+        print_double(*(const double *)field, file);
         break;
     case KEY_BOOL:
         fputs(*(const bool *)field ? "true" : "false", file);
         break;
     case KEY_TEXT:
-        fprintf(file, "\"%s\"", (const char *)field);
+        print_quoted(field, file);
         break;
     case KEY_PAIR:
-        fprintf(file, "[%.17g, %.17g]", ((const double *)field)[0], ((const double *)field)[1]);
+        fputc('[', file);
+        print_double(((const double *)field)[0], file);
+        fputs(", ", file);
+        print_double(((const double *)field)[1], file);
+        fputc(']', file);
         break;
     case KEY_LIST: {
         const struct troupe_config_list *list = field;

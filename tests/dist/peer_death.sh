@@ -1,11 +1,22 @@
 #!/bin/sh
-# peer_death.sh mpiexec program ranks provider: runs peer_death and counts the survivors who said
-# the right thing; mpiexec's own status tells only that a rank was killed.
+# peer_death.sh mpiexec program provider host...: runs peer_death with one rank per host name (equal
+# names share a host) and counts the survivors who said the right thing; mpiexec's own status tells
+# only that a rank was killed.
 set -u
-output=$("$1" --enable-recovery -n "$3" "$2" "$4" 2>&1)
+mpiexec=$1
+program=$2
+provider=$3
+shift 3
+expected=$(($# - 1))
+job=
+for host in "$@"; do
+    job="$job${job:+ :} -n 1 -x TROUPE_HOST_ID=$host $program $provider"
+done
+# shellcheck disable=SC2086 # the words of the job are separate arguments
+output=$("$mpiexec" --enable-recovery $job 2>&1)
 echo "$output"
 survivors=$(echo "$output" | grep -c "^survivor [0-9]* after [0-9.]* s: rank 1 is lost: ")
-if [ "$survivors" -ne $(($3 - 1)) ]; then
-    echo "$survivors of $(($3 - 1)) survivors named the dead rank"
+if [ "$survivors" -ne "$expected" ]; then
+    echo "$survivors of $expected survivors named the dead rank"
     exit 1
 fi

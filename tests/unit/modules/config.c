@@ -52,7 +52,7 @@ static void what_is_written_reads_back_equal(void) {
     troupe_config_init(&a);
     EXPECT_OK(troupe_config_set(&a, "train.lr=0.1"));
     EXPECT_OK(troupe_config_set(&a, "placement.vision.layers=[1,2]"));
-    EXPECT_OK(troupe_config_set(&a, "data.train=x y.tar"));
+    EXPECT_OK(troupe_config_set(&a, "data.train=it's \\ \"x\" y.tar"));
     FILE *file = fopen(write_file(""), "w");
     troupe_config_write(&a, file);
     fclose(file);
