@@ -332,8 +332,11 @@ static void run_first_ticket(troupe_runtime *runtime) {
     struct troupe_rank_ticket ticket = runtime->tickets[runtime->ticket_first];
     runtime->ticket_first = (runtime->ticket_first + 1) % runtime->ticket_capacity;
     runtime->ticket_count--;
+    runtime->running = ticket;
+    runtime->running.since_ns = troupe_clock_ns();
     bool reduces = runtime->graph_methods[ticket.method].lane == TROUPE_LANE_REDUCTION;
     troupe_status status = reduces ? run_reduction(runtime, &ticket) : run_task(runtime, &ticket);
+    runtime->running.method = TROUPE_NOBODY;
     if (status != TROUPE_OK) {
         troupe_runtime_fail(runtime, status);
     }
@@ -373,9 +376,15 @@ static void answer_request(troupe_runtime *runtime) {
     }
 }
 
-static void check_stall(troupe_runtime *runtime) {
-    uint64_t quiet_ns = troupe_clock_ns() - runtime->progress_ns;
-    if (runtime->options.stall_ns > 0 && quiet_ns > (uint64_t)runtime->options.stall_ns) {
+/* Wherever this rank waits: for a ticket, inside a method's collective, or between steps. */
+static void watch_wait(void *arg, uint64_t quiet_ns) {
+    troupe_runtime *runtime = arg;
+    answer_request(runtime);
+    uint64_t since_progress_ns = troupe_clock_ns() - runtime->progress_ns; /* a task may be it */
+    quiet_ns = quiet_ns < since_progress_ns ? quiet_ns : since_progress_ns;
+    bool gives_up = runtime->options.stall_ns > 0 && quiet_ns > (uint64_t)runtime->options.stall_ns;
+    if (gives_up && !runtime->stalled && runtime->failure == TROUPE_OK) {
+        runtime->stalled = true;
         stall(runtime, quiet_ns);
     }
 }
@@ -409,7 +418,7 @@ static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *ru
     call_progress(runtime, false);
     for (;;) {
         fire_timers(runtime);
-        answer_request(runtime);
+        answer_request(runtime); /* a rank that never waits answers, too */
         if (is_failed(runtime) || finished(runtime)) {
             return false;
         }
@@ -422,7 +431,6 @@ static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *ru
             }
             last_cause = cause;
         }
-        check_stall(runtime);
         call_progress(runtime, true);
     }
     charge_wait(runtime, begin_ns, ticket_ns, last_cause);
@@ -535,6 +543,7 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     runtime->rank = troupe_comm_rank(comm);
     runtime->rank_count = troupe_comm_size(comm);
     runtime->step = -1;
+    runtime->running.method = TROUPE_NOBODY;
     if (runtime->options.look_ahead < 1) {
         runtime->options.look_ahead = TROUPE_LOOK_AHEAD_DEFAULT;
     }
@@ -592,6 +601,7 @@ static troupe_status make_all(troupe_runtime *runtime) {
     TROUPE_TRY(troupe_make_conductor(runtime));
     TROUPE_TRY(troupe_create_actors(runtime));
     troupe_comm_set_control_handler(runtime->comm, handle_control, runtime);
+    troupe_comm_set_watch(runtime->comm, watch_wait, runtime);
     return troupe_group_barrier(runtime->world); /* all can take messages from here on */
 }
 
@@ -615,7 +625,6 @@ static void say_bye(troupe_runtime *runtime) {
     runtime->progress_ns = troupe_clock_ns();
     send_to_all(runtime, TROUPE_CONTROL_BYE);
     while (runtime->byes_received < runtime->rank_count && !is_failed(runtime)) {
-        check_stall(runtime);
         call_progress(runtime, true);
     }
 }
@@ -628,6 +637,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
         say_bye(runtime);
     }
     troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
+    troupe_comm_set_watch(runtime->comm, NULL, NULL);
     if (troupe_comm_failure(runtime->comm) != TROUPE_OK) {
         troupe_comm_progress(runtime->comm); /* ends what is in flight in our buffers */
     }

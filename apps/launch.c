@@ -61,44 +61,43 @@ static troupe_status slice_of(troupe_comm *comm, struct troupe_slice *out) {
     return status;
 }
 
-/* Binds this rank to its share of the cores and makes its team. */
-static troupe_status settle(const struct launch_options *options, troupe_comm *comm,
-                            const struct troupe_options *environment, troupe_workers **out) {
-    int cores[CORES_MAX];
-    char text[256];
-    troupe_topology *topology = NULL;
-    struct troupe_slice slice;
-    TROUPE_TRY(slice_of(comm, &slice));
-    TROUPE_TRY(troupe_topology_open(&(struct troupe_topology_options){0}, &topology));
-    int count = troupe_topology_cores(topology, slice, cores, CORES_MAX);
-    snprintf(text, sizeof text, "not bound (TROUPE_BIND no)");
-    if (strcmp(environment->bind, "yes") == 0) {
-        troupe_topology_bind(topology, slice, text, sizeof text);
-    }
-    troupe_topology_close(topology);
-    TROUPE_LOG_INFO("launch", "%s, %s", troupe_comm_name(comm), text);
-    if (options->verbose) {
-        printf("rank %d: %s, %s\n", troupe_comm_rank(comm), troupe_comm_name(comm), text);
-        fflush(stdout);
-    }
-    int threads = options->workers > 0 ? options->workers : (int)environment->threads;
-    threads = threads > 0 ? threads : count;
-    bool bound = strcmp(environment->bind, "yes") == 0 && threads <= count;
-    return troupe_workers_create(
-        &(struct troupe_workers_options){.count = threads, .cores = bound ? cores : NULL}, out);
-}
-
 struct job {
     const struct launch_options *options;
     struct troupe_options environment;
+    troupe_topology *topology; /* opened once: hwloc's helpers do not like several threads */
     launch_body body;
     void *arg;
 };
 
+/* Binds this rank to its share of the cores and makes its team. */
+static troupe_status settle(const struct job *job, troupe_comm *comm, troupe_workers **out) {
+    int cores[CORES_MAX];
+    char text[256];
+    struct troupe_slice slice;
+    TROUPE_TRY(slice_of(comm, &slice));
+    int count = troupe_topology_cores(job->topology, slice, cores, CORES_MAX);
+    bool binds = strcmp(job->environment.bind, "yes") == 0;
+    snprintf(text, sizeof text, "not bound (TROUPE_BIND no)");
+    if (binds) {
+        troupe_topology_bind(job->topology, slice, text, sizeof text);
+    }
+    TROUPE_LOG_INFO("launch", "%s, %s", troupe_comm_name(comm), text);
+    if (job->options->verbose) {
+        printf("rank %d: %s, %s\n", troupe_comm_rank(comm), troupe_comm_name(comm), text);
+        fflush(stdout);
+    }
+    int wanted = job->options->workers > 0 ? job->options->workers : (int)job->environment.threads;
+    int threads = wanted > 0 ? wanted : count;
+    return troupe_workers_create(
+        &(struct troupe_workers_options){.count = threads,
+                                         .cores = binds && threads <= count ? cores : NULL},
+        out);
+}
+
 static troupe_status run_rank(void *arg, troupe_comm *comm) {
     const struct job *job = arg;
     troupe_workers *workers = NULL;
-    troupe_status status = settle(job->options, comm, &job->environment, &workers);
+    troupe_status status = settle(job, comm, &workers);
     if (status == TROUPE_OK) {
         status = job->body(job->arg, comm, workers);
     }
@@ -111,10 +110,12 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
 troupe_status launch(const struct launch_options *options, launch_body body, void *arg) {
     struct job job = {.options = options, .body = body, .arg = arg};
     TROUPE_TRY(troupe_options_read(&job.environment));
-    bool overridden = strcmp(job.environment.provider, "auto") != 0;
-    return troupe_job_run(&(struct troupe_job_options){.ranks = options->ranks,
-                                                       .provider = overridden
-                                                                       ? job.environment.provider
-                                                                       : options->provider},
-                          run_rank, &job);
+    TROUPE_TRY(troupe_topology_open(&(struct troupe_topology_options){0}, &job.topology));
+    const char *forced = job.environment.provider;
+    struct troupe_job_options of_job = {
+        .ranks = options->ranks,
+        .provider = strcmp(forced, "auto") != 0 ? forced : options->provider};
+    troupe_status status = troupe_job_run(&of_job, run_rank, &job);
+    troupe_topology_close(job.topology);
+    return status;
 }

@@ -105,6 +105,11 @@ void troupe_comm_set_control_handler(troupe_comm *comm, troupe_control_handler h
     comm->handler_arg = arg;
 }
 
+void troupe_comm_set_watch(troupe_comm *comm, troupe_comm_watch watch, void *arg) {
+    comm->watch = watch;
+    comm->watch_arg = arg;
+}
+
 /* In flight from here on: a post that fails in the transport ends at the next progress. */
 static troupe_status start_transfer(troupe_comm *comm, struct troupe_transfer *transfer) {
     check_transfer(comm, transfer);
@@ -179,6 +184,9 @@ void troupe_comm_idle(troupe_comm *comm) {
         sched_yield();
     } else {
         comm->backend->park(comm, TROUPE_PARK_NS_MAX);
+    }
+    if (comm->watch != NULL) {
+        comm->watch(comm->watch_arg, (uint64_t)quiet_ns);
     }
 }
 

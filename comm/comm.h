@@ -64,7 +64,13 @@ int troupe_comm_host(const troupe_comm *comm, int rank);
 /* "loopback", "libfabric tcp;ofi_rxm", "mpi" */
 const char *troupe_comm_name(const troupe_comm *comm);
 
+/* From idle, while this rank waits for something, wherever that is: `quiet_ns` since the latest
+ * completion or the beginning of the wait. May do what idle's caller may, progress included. */
+typedef void (*troupe_comm_watch)(void *arg, uint64_t quiet_ns);
+
 void troupe_comm_set_control_handler(troupe_comm *comm, troupe_control_handler handler, void *arg);
+/* NULL: none. */
+void troupe_comm_set_watch(troupe_comm *comm, troupe_comm_watch watch, void *arg);
 troupe_status troupe_comm_post_send(troupe_comm *comm, struct troupe_transfer *transfer);
 troupe_status troupe_comm_post_receive(troupe_comm *comm, struct troupe_transfer *transfer);
 /* Reliable, never dropped, ordered per pair of ranks; to itself too (delivered by progress).

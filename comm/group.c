@@ -268,6 +268,7 @@ static troupe_status run(troupe_group *group, const struct request *request) {
         return troupe_comm_failure(group->comm);
     }
     TROUPE_TRY(post(group, request, &operation));
+    group->comm->active = true; /* quiet since now */
     while (operation.status == TROUPE_AGAIN) {
         if (troupe_comm_progress(group->comm) == 0) {
             troupe_comm_idle(group->comm);
