@@ -23,7 +23,6 @@ troupe_status troupe_job_abort(troupe_comm *comm, troupe_status status) {
     char why[1024];
     snprintf(why, sizeof why, "%s", troupe_last_error());
     troupe_comm_abort(comm, why);
-    troupe_comm_progress(comm); /* ends what is in flight, which would change the last error */
     return troupe_fail(status, "%s", why);
 }
 

@@ -567,18 +567,8 @@ fail:
 }
 
 static troupe_status make_world(troupe_runtime *runtime) {
-    int *ranks = NULL;
-    TROUPE_TRY(TROUPE_NEW(&ranks, runtime->rank_count));
-    for (int r = 0; r < runtime->rank_count; r++) {
-        ranks[r] = r;
-    }
-    struct troupe_group_options options = {.ranks = ranks,
-                                           .count = runtime->rank_count,
-                                           .id = WORLD_GROUP_ID,
-                                           .bytes_max = sizeof(uint64_t)};
-    troupe_status status = troupe_group_create(runtime->comm, &options, &runtime->world);
-    troupe_free(ranks);
-    return status;
+    struct troupe_group_options options = {.id = WORLD_GROUP_ID, .bytes_max = sizeof(uint64_t)};
+    return troupe_group_create(runtime->comm, &options, &runtime->world);
 }
 
 /* Reductions do not count against look-ahead. */

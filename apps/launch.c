@@ -22,26 +22,14 @@ struct place {
 
 static troupe_status gather_places(troupe_comm *comm, struct place *places) {
     troupe_group *group = NULL;
-    int *ranks = NULL;
-    int count = troupe_comm_size(comm);
-    TROUPE_TRY(TROUPE_NEW(&ranks, count));
-    for (int r = 0; r < count; r++) {
-        ranks[r] = r;
-    }
     struct place mine;
     memset(&mine, 0, sizeof mine);
     mine.host = troupe_comm_host(comm, troupe_comm_rank(comm));
     sched_getaffinity(0, sizeof mine.cores, &mine.cores);
-    troupe_status status = troupe_group_create(
-        comm,
-        &(struct troupe_group_options){
-            .ranks = ranks, .count = count, .id = PLACES_GROUP, .bytes_max = sizeof mine},
-        &group);
-    if (status == TROUPE_OK) {
-        status = troupe_group_all_gather(group, &mine, sizeof mine, places);
-    }
+    struct troupe_group_options options = {.id = PLACES_GROUP, .bytes_max = sizeof mine};
+    TROUPE_TRY(troupe_group_create(comm, &options, &group));
+    troupe_status status = troupe_group_all_gather(group, &mine, sizeof mine, places);
     troupe_group_destroy(group);
-    troupe_free(ranks);
     return status;
 }
 

@@ -87,7 +87,8 @@ int troupe_comm_progress(troupe_comm *comm);
 void troupe_comm_idle(troupe_comm *comm);
 /* OK, or the sticky failure. */
 troupe_status troupe_comm_failure(const troupe_comm *comm);
-/* Tells every rank that this one gives up and why; they fail with TROUPE_ERROR_ABORTED. */
+/* Tells every rank that this one gives up and why: this one fails with TROUPE_ERROR_ABORTED and
+ * that sentence, the others with "rank 2 ended the job: " in front of it. */
 void troupe_comm_abort(troupe_comm *comm, const char *why);
 /* Payload bytes sent to other ranks so far, control excluded. */
 uint64_t troupe_comm_bytes_sent(const troupe_comm *comm);

@@ -8,13 +8,18 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "modules/data/tokenizer.h"
 #include "runtime/check.h"
 
 enum key_type { KEY_INT, KEY_LONG, KEY_DOUBLE, KEY_BOOL, KEY_TEXT, KEY_PAIR, KEY_LIST };
 
+/* Far above any real size, far enough below 2^31 that a few of them add up. */
+enum { KEY_INT_MAX = 1 << 24 };
+static const double seconds_max = 1e9;
+
 static const char *const type_names[] = {
-    [KEY_INT] = "integer",     [KEY_LONG] = "integer", [KEY_DOUBLE] = "number",
-    [KEY_BOOL] = "true/false", [KEY_TEXT] = "text",    [KEY_PAIR] = "[number, number]",
+    [KEY_INT] = "integer to 2^24", [KEY_LONG] = "integer", [KEY_DOUBLE] = "number",
+    [KEY_BOOL] = "true/false",     [KEY_TEXT] = "text",    [KEY_PAIR] = "[number, number]",
     [KEY_LIST] = "[integers]",
 };
 
@@ -162,7 +167,7 @@ static troupe_status add_to_list(void *to, const char *text) {
     if (list->count == TROUPE_CONFIG_LIST_MAX) {
         return TROUPE_ERROR_INVALID;
     }
-    TROUPE_TRY(parse_long(text, INT_MIN, INT_MAX, &value));
+    TROUPE_TRY(parse_long(text, -KEY_INT_MAX, KEY_INT_MAX, &value));
     list->values[list->count++] = (int)value;
     return TROUPE_OK;
 }
@@ -213,7 +218,7 @@ static troupe_status parse_value(const struct key *key, const char *text, void *
     long number = 0;
     switch (key->type) {
     case KEY_INT:
-        TROUPE_TRY(parse_long(text, INT_MIN, INT_MAX, &number));
+        TROUPE_TRY(parse_long(text, -KEY_INT_MAX, KEY_INT_MAX, &number));
         *(int *)field = (int)number;
         return TROUPE_OK;
     case KEY_LONG:
@@ -584,10 +589,15 @@ troupe_status troupe_config_resolve(struct troupe_config *config) {
     TROUPE_TRY(troupe_model_config_resolve(&config->model));
     TROUPE_TRY(check_train(config));
     TROUPE_TRY(check_axes(config));
+    TROUPE_TRY(at_least("model.llm.vocabulary", config->model.llm.vocabulary, TROUPE_TOKEN_COUNT));
     TROUPE_TRY(at_least("data.max_images", config->data.max_images, 0));
     TROUPE_TRY(at_least("schedule.look_ahead", config->schedule.look_ahead, 1));
     TROUPE_TRY(at_least("schedule.credits", config->schedule.credits, 1));
     TROUPE_TRY(at_least("schedule.slots", config->schedule.slots, 0));
+    if (!(config->comm.stall_s > 0 && config->comm.stall_s <= seconds_max)) {
+        return troupe_fail(TROUPE_ERROR_INVALID, "comm.stall_s is %g; it must be above 0, to %g",
+                           config->comm.stall_s, seconds_max);
+    }
     bool shards = config->data.train[0] != '\0';
     bool synthetic = config->data.synthetic.samples > 0;
     if (shards == synthetic) {

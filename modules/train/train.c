@@ -288,20 +288,8 @@ static troupe_status read_checkpoint(troupe_train *train) {
 }
 
 static troupe_status create_world(troupe_train *train) {
-    int *ranks = NULL;
-    TROUPE_TRY(TROUPE_NEW(&ranks, train->rank_count));
-    for (int r = 0; r < train->rank_count; r++) {
-        ranks[r] = r;
-    }
-    troupe_status status =
-        troupe_group_create(train->options.comm,
-                            &(struct troupe_group_options){.ranks = ranks,
-                                                           .count = train->rank_count,
-                                                           .id = WORLD_GROUP,
-                                                           .bytes_max = sizeof train->totals},
-                            &train->world);
-    troupe_free(ranks);
-    return status;
+    struct troupe_group_options options = {.id = WORLD_GROUP, .bytes_max = sizeof train->totals};
+    return troupe_group_create(train->options.comm, &options, &train->world);
 }
 
 static troupe_status create_runtime(troupe_train *train) {

@@ -146,6 +146,7 @@ static void rank_that_gives_up_between_steps_ends_the_job_with_its_sentence(void
     struct world world = {.gives_up = true, .step_of_first = -1};
     EXPECT_ERROR(troupe_job_run(&(struct troupe_job_options){.ranks = RANKS}, body, &world),
                  TROUPE_ERROR_IO, "the disk is full");
+    EXPECT_STRING(troupe_last_error(), "the disk is full");
 }
 
 int main(void) {
