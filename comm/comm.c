@@ -275,6 +275,10 @@ troupe_status troupe_comm_fail(troupe_comm *comm, troupe_status status, const ch
     return report_failure(comm);
 }
 
+struct troupe_transfer *troupe_transfer_next(struct troupe_transfer *transfer) {
+    return links(transfer)->next;
+}
+
 size_t troupe_transfer_bytes(const struct troupe_transfer *transfer) {
     size_t bytes = 0;
     for (int i = 0; i < transfer->segment_count; i++) {

@@ -100,5 +100,7 @@ static inline void *troupe_transfer_scratch(struct troupe_transfer *transfer) {
     return &transfer->scratch[2];
 }
 enum { TROUPE_TRANSFER_SCRATCH_BYTES = 80 };
+/* The one after it in comm->in_flight, or NULL. */
+struct troupe_transfer *troupe_transfer_next(struct troupe_transfer *transfer);
 
 #endif

@@ -3,6 +3,10 @@
  * libfabric: providers shm (one host) and tcp;ofi_rxm. Tagged messages of a reliable-datagram
  * endpoint, matched by (source, 64-bit tag) in libfabric itself. Addresses are exchanged once by
  * the bootstrap. No memory is registered: providers that demand it are not asked for.
+ *
+ * Over shm, a send of more than the inject size completes only after all such sends before it, to
+ * whomever; one whose receive comes late would hold up what the late rank itself waits for. There,
+ * a large send is handed to libfabric only when the receiver has granted it: its receive is posted.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,6 +22,7 @@
 #include <rdma/fi_tagged.h>
 
 #include "comm/comm_process.h"
+#include "runtime/clock.h"
 #include "runtime/log.h"
 #include "runtime/memory.h"
 
@@ -26,7 +31,9 @@ enum {
     ADDRESS_BYTES_MAX = 256,
     COMPLETIONS_PER_READ = 16,
     READS_PER_POLL = 4,
-    SPILL_BYTES = 64 << 20
+    SPILL_BYTES = 64 << 20,
+    GRANTS_MAX = 16384,
+    ASK_NS = 1000000000,
 };
 
 _Static_assert(sizeof(struct fi_context2) <= sizeof(((struct troupe_operation *)0)->context),
@@ -38,6 +45,24 @@ static const uint64_t control_tag = (uint64_t)TROUPE_TAG_CONTROL << TROUPE_TAG_N
 struct buffer {
     struct troupe_operation operation;
     struct troupe_frame_wire wire;
+};
+
+/* What a TROUPE_FRAME_ANNOUNCE carries. */
+struct grant_wire {
+    uint64_t tag;
+    bool asks; /* from the sender: is there a receive? Else a grant, from the receiver. */
+};
+
+/* A large receive of another rank that waits for its send. */
+struct grant {
+    struct grant *next;
+    uint64_t tag;
+};
+
+/* Large sends to one rank, and its grants. */
+struct handshake {
+    struct troupe_operation_list held; /* sends without a grant, and smaller ones behind them */
+    struct grant *grants;
 };
 
 struct ofi {
@@ -53,6 +78,12 @@ struct ofi {
     struct troupe_operation_list *sends_waiting; /* by rank: libfabric said EAGAIN */
     int sends_waiting_count;
     struct troupe_operation_list receives_waiting;
+
+    size_t ungranted_bytes_max;   /* larger messages need a grant; SIZE_MAX: none does */
+    struct handshake *handshakes; /* by rank */
+    struct grant *grants, *grants_free;
+    int held_count;
+    int64_t asked_ns;
 
     struct buffer *buffers;
     struct troupe_operation_list buffers_waiting;
@@ -113,7 +144,20 @@ static troupe_status try_send(struct ofi *ofi, struct troupe_transfer *transfer)
     return ofi_status(code, "fi_tsendv");
 }
 
+static bool needs_grant(const struct ofi *ofi, const struct troupe_transfer *transfer) {
+    return troupe_transfer_bytes(transfer) > ofi->ungranted_bytes_max;
+}
+
+static void tell_peer(struct ofi *ofi, const struct troupe_transfer *transfer, bool asks) {
+    struct grant_wire wire = {.tag = transfer->tag, .asks = asks};
+    troupe_lane_send(&ofi->process, transfer->peer, TROUPE_FRAME_ANNOUNCE, &wire, sizeof(wire));
+}
+
 static troupe_status try_receive(struct ofi *ofi, struct troupe_transfer *transfer) {
+    bool grants = needs_grant(ofi, transfer);
+    if (grants && !troupe_lane_has_room(&ofi->process)) {
+        return TROUPE_AGAIN;
+    }
     struct troupe_operation *operation = troupe_transfer_scratch(transfer);
     struct iovec vectors[VECTORS_MAX];
     size_t count = vectors_of(transfer, vectors);
@@ -122,18 +166,135 @@ static troupe_status try_receive(struct ofi *ofi, struct troupe_transfer *transf
                              transfer->tag, 0, operation->context);
     if (code < 0 && code != -FI_EAGAIN) {
         troupe_process_lost(&ofi->process, transfer->peer, fi_strerror((int)-code));
+    } else if (code == 0 && grants) {
+        tell_peer(ofi, transfer, false);
     }
     return ofi_status(code, "fi_trecvv");
 }
 
-static troupe_status post_send(troupe_comm *comm, struct troupe_transfer *transfer) {
-    struct ofi *ofi = ofi_of(comm);
+static void send_now(struct ofi *ofi, struct troupe_transfer *transfer) {
     struct troupe_operation *operation = troupe_transfer_scratch(transfer);
     struct troupe_operation_list *waiting = &ofi->sends_waiting[transfer->peer];
-    operation->kind = TROUPE_OPERATION_SEND;
     if (waiting->head != NULL || try_send(ofi, transfer) == TROUPE_AGAIN) {
         troupe_operation_append(waiting, operation);
         ofi->sends_waiting_count++;
+    }
+}
+
+/* ---- grants ---- */
+
+static bool take_grant(struct ofi *ofi, const struct troupe_transfer *transfer) {
+    struct grant **place = &ofi->handshakes[transfer->peer].grants;
+    while (*place != NULL && (*place)->tag != transfer->tag) {
+        place = &(*place)->next;
+    }
+    struct grant *grant = *place;
+    if (grant != NULL) {
+        *place = grant->next;
+        grant->next = ofi->grants_free;
+        ofi->grants_free = grant;
+    }
+    return grant != NULL;
+}
+
+static void keep_grant(struct ofi *ofi, int from, uint64_t tag) {
+    struct grant *grant = ofi->grants_free, **place = &ofi->handshakes[from].grants;
+    TROUPE_ASSERT(grant != NULL, "rank %d has %d grants without a send", ofi->process.comm.rank,
+                  GRANTS_MAX);
+    ofi->grants_free = grant->next;
+    *grant = (struct grant){.tag = tag};
+    while (*place != NULL) {
+        place = &(*place)->next;
+    }
+    *place = grant;
+}
+
+static bool is_held(const struct ofi *ofi, int peer, uint64_t tag) {
+    struct troupe_operation *operation = ofi->handshakes[peer].held.head;
+    while (operation != NULL && troupe_operation_transfer(operation)->tag != tag) {
+        operation = operation->next;
+    }
+    return operation != NULL;
+}
+
+/* Sends off what the grants allow, one tag's sends in their order. */
+static void release_held(struct ofi *ofi, int peer) {
+    struct troupe_operation_list held = ofi->handshakes[peer].held;
+    ofi->handshakes[peer].held = (struct troupe_operation_list){0};
+    struct troupe_operation *operation;
+    while ((operation = troupe_operation_take(&held)) != NULL) {
+        struct troupe_transfer *transfer = troupe_operation_transfer(operation);
+        if (is_held(ofi, peer, transfer->tag) ||
+            (needs_grant(ofi, transfer) && !take_grant(ofi, transfer))) {
+            troupe_operation_append(&ofi->handshakes[peer].held, operation);
+        } else {
+            ofi->held_count--;
+            send_now(ofi, transfer);
+        }
+    }
+}
+
+/* Whoever expects a small message grants nothing; if the sender's is large, it must come
+ * nevertheless, so that the receiver sees the broken contract. */
+static void answer_question(struct ofi *ofi, int from, uint64_t tag) {
+    struct troupe_transfer *transfer = ofi->process.comm.in_flight;
+    for (; transfer != NULL; transfer = troupe_transfer_next(transfer)) {
+        struct troupe_operation *operation = troupe_transfer_scratch(transfer);
+        if (operation->kind == TROUPE_OPERATION_RECEIVE && transfer->peer == from &&
+            transfer->tag == tag && !needs_grant(ofi, transfer)) {
+            tell_peer(ofi, transfer, false);
+            return;
+        }
+    }
+}
+
+static void announced(troupe_process *process, int from, const void *data, size_t bytes) {
+    struct ofi *ofi = (struct ofi *)process;
+    struct grant_wire wire;
+    if (ofi->handshakes == NULL || bytes != sizeof(wire)) {
+        troupe_comm_fail(&process->comm, TROUPE_ERROR_TRANSPORT,
+                         "rank %d sends as if over another transport; all ranks must choose the "
+                         "same comm.provider",
+                         from);
+        return;
+    }
+    memcpy(&wire, data, sizeof(wire));
+    if (wire.asks) {
+        answer_question(ofi, from, wire.tag);
+    } else {
+        keep_grant(ofi, from, wire.tag);
+        release_held(ofi, from);
+    }
+}
+
+/* What has been held for long asks the receiver, now and then. */
+static void ask_receivers(struct ofi *ofi) {
+    int64_t now = ofi->held_count > 0 ? (int64_t)troupe_clock_ns() : 0;
+    if (now - ofi->asked_ns < ASK_NS) {
+        return;
+    }
+    ofi->asked_ns = now;
+    for (int r = 0; r < ofi->process.comm.size; r++) {
+        struct troupe_operation *operation = ofi->handshakes[r].held.head;
+        for (; operation != NULL && troupe_lane_has_room(&ofi->process);
+             operation = operation->next) {
+            tell_peer(ofi, troupe_operation_transfer(operation), true);
+        }
+    }
+}
+
+/* ---- slots ---- */
+
+static troupe_status post_send(troupe_comm *comm, struct troupe_transfer *transfer) {
+    struct ofi *ofi = ofi_of(comm);
+    struct troupe_operation *operation = troupe_transfer_scratch(transfer);
+    operation->kind = TROUPE_OPERATION_SEND;
+    bool held = ofi->handshakes != NULL && is_held(ofi, transfer->peer, transfer->tag);
+    if (held || (needs_grant(ofi, transfer) && !take_grant(ofi, transfer))) {
+        troupe_operation_append(&ofi->handshakes[transfer->peer].held, operation);
+        ofi->asked_ns = ofi->held_count++ == 0 ? (int64_t)troupe_clock_ns() : ofi->asked_ns;
+    } else {
+        send_now(ofi, transfer);
     }
     return TROUPE_OK;
 }
@@ -260,6 +421,7 @@ static void poll_network(troupe_process *process) {
     struct fi_cq_tagged_entry entries[COMPLETIONS_PER_READ];
     retry_receives(ofi);
     retry_sends(ofi);
+    ask_receivers(ofi);
     for (int reads = 0; reads < READS_PER_POLL && ofi->endpoint != NULL; reads++) {
         ssize_t count = fi_cq_read(ofi->completions, entries, COMPLETIONS_PER_READ);
         for (ssize_t i = 0; i < count; i++) {
@@ -275,13 +437,6 @@ static void poll_network(troupe_process *process) {
             return;
         }
     }
-}
-
-static void announced(troupe_process *process, int from, const void *data, size_t bytes) {
-    (void)data, (void)bytes;
-    troupe_comm_fail(&process->comm, TROUPE_ERROR_TRANSPORT,
-                     "rank %d sends as if over MPI; all ranks must choose the same comm.provider",
-                     from);
 }
 
 /* ---- life ---- */
@@ -301,7 +456,10 @@ static void withdraw(troupe_comm *comm) {
     CLOSE(ofi->endpoint);
     memset(ofi->sends_waiting, 0, (size_t)comm->size * sizeof(*ofi->sends_waiting));
     ofi->receives_waiting = ofi->buffers_waiting = (struct troupe_operation_list){0};
-    ofi->sends_waiting_count = 0;
+    ofi->sends_waiting_count = ofi->held_count = 0;
+    for (int r = 0; ofi->handshakes != NULL && r < comm->size; r++) {
+        ofi->handshakes[r] = (struct handshake){0};
+    }
 }
 
 static void destroy(struct ofi *ofi) {
@@ -316,6 +474,8 @@ static void destroy(struct ofi *ofi) {
     troupe_free(ofi->ranks);
     troupe_free(ofi->sends_waiting);
     troupe_free(ofi->buffers);
+    troupe_free(ofi->handshakes);
+    troupe_free(ofi->grants);
     if (ofi->spill != NULL) {
         munmap(ofi->spill, SPILL_BYTES);
     }
@@ -443,6 +603,17 @@ static troupe_status map_spill(struct ofi *ofi) {
     return TROUPE_OK;
 }
 
+static troupe_status open_grants(struct ofi *ofi) {
+    TROUPE_TRY(TROUPE_NEW(&ofi->handshakes, ofi->process.comm.size));
+    TROUPE_TRY(TROUPE_NEW(&ofi->grants, GRANTS_MAX));
+    for (int i = 0; i < GRANTS_MAX; i++) {
+        ofi->grants[i].next = ofi->grants_free;
+        ofi->grants_free = &ofi->grants[i];
+    }
+    ofi->ungranted_bytes_max = ofi->info->tx_attr->inject_size;
+    return TROUPE_OK;
+}
+
 static troupe_status open_ofi(const char *provider, const struct troupe_comm_options *options,
                               struct troupe_bootstrap *bootstrap, troupe_comm **out) {
     struct ofi *ofi = NULL;
@@ -456,6 +627,10 @@ static troupe_status open_ofi(const char *provider, const struct troupe_comm_opt
     TROUPE_TRY_FAIL(TROUPE_NEW(&ofi->sends_waiting, bootstrap->size));
     TROUPE_TRY_FAIL(map_spill(ofi));
     TROUPE_TRY_FAIL(find_provider(ofi, provider));
+    ofi->ungranted_bytes_max = SIZE_MAX;
+    if (strcmp(provider, "shm") == 0) {
+        TROUPE_TRY_FAIL(open_grants(ofi));
+    }
     TROUPE_TRY_FAIL(open_endpoint(ofi));
     TROUPE_TRY_FAIL(exchange_addresses(ofi));
     TROUPE_TRY_FAIL(post_buffers(ofi));

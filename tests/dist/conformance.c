@@ -152,6 +152,29 @@ static void big_messages_arrive_both_ways(struct rank_state *s) {
     }
 }
 
+/* Sends whose receives come late: what is posted after them, sends included, does not wait. */
+static void unmatched_sends_hold_nothing_up(struct rank_state *s) {
+    enum { EARLY = 6, BYTES = 100000 };
+    int size = troupe_comm_size(s->comm), me = troupe_comm_rank(s->comm);
+    int next = (me + 1) % size, previous = (me + size - 1) % size;
+    unsigned char *data = new_bytes(2 * (EARLY + 1) * BYTES);
+    struct troupe_transfer sends[EARLY + 1], receives[EARLY + 1];
+    for (int i = 0; i <= EARLY; i++) { /* the last send is the one that is received first */
+        unsigned char *out = data + (size_t)i * BYTES, *in = out + (EARLY + 1) * BYTES;
+        fill(out, BYTES, (uint64_t)(me * 10 + i));
+        sends[i] = make(next, (uint64_t)(40 + i), out, BYTES, 64);
+        receives[i] = make(previous, (uint64_t)(40 + i), in, BYTES, 64);
+        EXPECT_OK(troupe_comm_post_send(s->comm, &sends[i]));
+    }
+    for (int i = EARLY; i >= 0; i--) {
+        EXPECT_OK(troupe_comm_post_receive(s->comm, &receives[i]));
+        wait_for(s, &sends[i]);
+        wait_for(s, &receives[i]);
+        expect_filled(receives[i].segments[0].data, BYTES, (uint64_t)(previous * 10 + i));
+    }
+    troupe_free(data);
+}
+
 static void count_storm(void *arg, int from, const void *message, size_t bytes) {
     struct rank_state *s = arg;
     uint64_t number;
@@ -472,6 +495,7 @@ struct claim {
 static const struct claim claims[] = {
     CLAIM(random_transfers_arrive_in_order),
     CLAIM(big_messages_arrive_both_ways),
+    CLAIM(unmatched_sends_hold_nothing_up),
     CLAIM(control_storm_is_ordered_and_complete),
     CLAIM(handler_may_post),
     CLAIM(wrong_size_is_a_contract_error),
