@@ -7,8 +7,8 @@
 # usage: tests/gpu.sh [build-folder]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-build=${1:-build-gpu}
-mkdir -p "$build"
+mkdir -p "${1:-build-gpu}"
+build=$(cd "${1:-build-gpu}" && pwd)
 
 # Unpacked packages believe that they are in /usr: give pkg-config corrected copies of their files.
 if [ -n "${TROUPE_PREFIX:-}" ]; then
@@ -16,7 +16,7 @@ if [ -n "${TROUPE_PREFIX:-}" ]; then
     mkdir -p "$build/pkgconfig"
     find "$prefix" -name '*.pc' -exec cp -t "$build/pkgconfig" {} +
     sed -i "s|/usr|$prefix/usr|g" "$build"/pkgconfig/*.pc
-    export PKG_CONFIG_PATH="$(cd "$build" && pwd)/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}"
+    export PKG_CONFIG_PATH="$build/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}"
     for folder in $(find "$prefix" -name '*.so.*' -printf '%h\n' | sort -u); do
         export LD_LIBRARY_PATH="$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
     done

@@ -19,9 +19,9 @@
  * atomics.
  *
  * Tensors and float arrays are in the memory of the stream's device. Arrays of integers (tokens,
- * positions, indices, cu_len, targets) and pictures are in host memory: the op takes a copy, so they
- * may change when it returns. Results of one number (loss_sum, out, row_out) go, in stream order, to
- * memory that host and device reach (troupe_device_alloc_host) or to device memory.
+ * positions, indices, cu_len, targets) and pictures are in host memory: the op takes a copy, so
+ * they may change when it returns. Results of one number (loss_sum, out, row_out) go, in stream
+ * order, to memory that host and device reach (troupe_device_alloc_host) or to device memory.
  *
  * Ownership: the caller owns every operand; tables are constant. Nothing is allocated.
  * Threads: any, one per stream; the stream's workers help. A NULL stream is a serial CPU stream.
