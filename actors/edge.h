@@ -14,8 +14,8 @@
  * `plan`; there is no handshake, and a piece of zero rows is not sent. What stays on a rank is
  * handed over without a copy when it is all of the rank's output and all of its input.
  *
- * Each end holds `credits` buffers (a routed output one more). A message carries a header that the
- * receiver checks against its own plan (comm/contract.h).
+ * Each end holds `credits` buffers (an output with a plan one more). A message carries a header
+ * that the receiver checks against its own plan (comm/contract.h).
  *
  * Ownership: names and lists are copied; route, plan and arg are borrowed until destroy; what plan
  * returns stays valid while its step runs. Threads: the rank's own.

@@ -19,15 +19,16 @@ struct rank_thread {
     char text[1024];
 };
 
+troupe_status troupe_job_abort(troupe_comm *comm, troupe_status status) {
+    char why[1024];
+    snprintf(why, sizeof why, "%s", troupe_last_error());
+    troupe_comm_abort(comm, why);
+    return troupe_fail(status, "%s", why);
+}
+
 static troupe_status run_body(troupe_comm *comm, troupe_job_body body, void *arg) {
     troupe_status status = body(arg, comm);
-    if (status != TROUPE_OK) {
-        char why[1024];
-        snprintf(why, sizeof why, "%s", troupe_last_error());
-        troupe_comm_abort(comm, why);
-        troupe_fail(status, "%s", why);
-    }
-    return status;
+    return status == TROUPE_OK ? TROUPE_OK : troupe_job_abort(comm, status);
 }
 
 static void *run_rank(void *arg) {

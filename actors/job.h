@@ -36,7 +36,11 @@ typedef troupe_status (*troupe_job_body)(void *arg, troupe_comm *comm);
 
 troupe_status troupe_job_run(const struct troupe_job_options *options, troupe_job_body body,
                              void *arg);
-/* The same for a main: prints the sentence of a failure, returns the exit status. */
+/* For a body that fails between collective calls: ends the job on all ranks, with this thread's
+ * last error, which stays. Before it destroys what is collective, for that would wait for the
+ * others. Returns status. */
+troupe_status troupe_job_abort(troupe_comm *comm, troupe_status status);
+/* troupe_job_run for a main: prints the sentence of a failure, returns the exit status. */
 int troupe_job_main(const struct troupe_job_options *options, troupe_job_body body, void *arg);
 
 #ifdef __cplusplus

@@ -553,7 +553,10 @@ static troupe_status make_outlet(struct troupe_outlet *outlet) {
     const struct troupe_end *end = &outlet->end;
     const troupe_route *route = end->edge->options.route;
     bool cut = route != NULL && is_cut(troupe_route_destination(route), &end->box);
-    int buffers = end->edge->options.credits + (route != NULL); /* one may hold an unsent output */
+    /* Messages that may be empty take no credit then: one buffer more, so that such a firing finds
+     * one while all others wait for their readers. */
+    bool may_be_empty = end->edge->options.plan != NULL;
+    int buffers = end->edge->options.credits + may_be_empty;
     TROUPE_TRY(TROUPE_NEW(&outlet->buffers, buffers));
     outlet->buffer_count = buffers;
     TROUPE_TRY(troupe_alloc((size_t)buffers, buffer_bytes(end), &outlet->memory));

@@ -103,6 +103,34 @@ static void say_tickets(const struct printer *printer, const troupe_runtime *run
     }
 }
 
+/* A method that runs answers only from inside a collective. */
+static void say_running(const struct printer *printer, const troupe_runtime *runtime) {
+    if (runtime->running.method == TROUPE_NOBODY) {
+        return;
+    }
+    const struct troupe_actor_gang *gang = troupe_gang_of(runtime, runtime->running.method);
+    char ranks[LINE_BYTES / 4];
+    size_t used = 0;
+    ranks[0] = '\0';
+    for (int i = 0; i < gang->options.rank_count && used < sizeof ranks; i++) {
+        int written =
+            snprintf(ranks + used, sizeof ranks - used, "%s%d", i > 0 ? ", " : "", gang->ranks[i]);
+        used += written > 0 ? (size_t)written : 0;
+    }
+    say(printer,
+        "  %s %s, firing %" PRId64 ", has run for %" PRIu64
+        " ms and waits in a collective of its gang, ranks %s",
+        gang->name, troupe_method_of(runtime, runtime->running.method)->name,
+        runtime->running.firing, ms_since(runtime->running.since_ns), ranks);
+}
+
+/* A step is done here when its firings are; what the rank waits for then is the app's. */
+static void say_outside(const struct printer *printer, const troupe_runtime *runtime) {
+    if (runtime->step >= 0 && runtime->firings_done == runtime->firings_target) {
+        say(printer, "  all tasks of step %" PRId64 " are done here", runtime->step);
+    }
+}
+
 static void say_reductions(const struct printer *printer, const troupe_runtime *runtime) {
     for (int m = 0; m < runtime->graph.method_count; m++) {
         const struct troupe_posted_reduction *reduction = &runtime->reductions[m];
@@ -122,6 +150,8 @@ void troupe_runtime_explain(const troupe_runtime *runtime,
         " firings done, %d sends in flight, last progress %" PRIu64 " ms ago",
         runtime->rank, runtime->step, runtime->firings_done, runtime->firings_target,
         runtime->sends_in_flight, ms_since(runtime->progress_ns));
+    say_outside(&printer, runtime);
+    say_running(&printer, runtime);
     say_tickets(&printer, runtime);
     say_reductions(&printer, runtime);
     for (int i = 0; i < runtime->inlet_count; i++) {

@@ -332,8 +332,11 @@ static void run_first_ticket(troupe_runtime *runtime) {
     struct troupe_rank_ticket ticket = runtime->tickets[runtime->ticket_first];
     runtime->ticket_first = (runtime->ticket_first + 1) % runtime->ticket_capacity;
     runtime->ticket_count--;
+    runtime->running = ticket;
+    runtime->running.since_ns = troupe_clock_ns();
     bool reduces = runtime->graph_methods[ticket.method].lane == TROUPE_LANE_REDUCTION;
     troupe_status status = reduces ? run_reduction(runtime, &ticket) : run_task(runtime, &ticket);
+    runtime->running.method = TROUPE_NOBODY;
     if (status != TROUPE_OK) {
         troupe_runtime_fail(runtime, status);
     }
@@ -364,14 +367,24 @@ static void stall(troupe_runtime *runtime, uint64_t quiet_ns) {
                                     runtime->rank, quiet_ns / 1000000, runtime->step));
 }
 
-static void check_stall(troupe_runtime *runtime) {
-    /* relaxed: the flag alone matters */
-    if (atomic_exchange_explicit(&runtime->report_requested, false, memory_order_relaxed)) {
+static void answer_request(troupe_runtime *runtime) {
+    /* relaxed: the flag alone matters; read first, because that costs nothing */
+    if (atomic_load_explicit(&runtime->report_requested, memory_order_relaxed)) {
+        atomic_store_explicit(&runtime->report_requested, false, memory_order_relaxed);
         runtime->reported = false;
         troupe_print_report(runtime);
     }
-    uint64_t quiet_ns = troupe_clock_ns() - runtime->progress_ns;
-    if (runtime->options.stall_ns > 0 && quiet_ns > (uint64_t)runtime->options.stall_ns) {
+}
+
+/* Wherever this rank waits: for a ticket, inside a method's collective, or between steps. */
+static void watch_wait(void *arg, uint64_t quiet_ns) {
+    troupe_runtime *runtime = arg;
+    answer_request(runtime);
+    uint64_t since_progress_ns = troupe_clock_ns() - runtime->progress_ns; /* a task may be it */
+    quiet_ns = quiet_ns < since_progress_ns ? quiet_ns : since_progress_ns;
+    bool gives_up = runtime->options.stall_ns > 0 && quiet_ns > (uint64_t)runtime->options.stall_ns;
+    if (gives_up && !runtime->stalled && runtime->failure == TROUPE_OK) {
+        runtime->stalled = true;
         stall(runtime, quiet_ns);
     }
 }
@@ -387,6 +400,17 @@ static void charge_wait(troupe_runtime *runtime, uint64_t begin_ns, uint64_t tic
         now - ticket_ns;
 }
 
+/* Whether there is a ticket to run. The conductor may be a step ahead of this rank, whose app has
+ * not begun that step yet: then its tickets wait. */
+static bool has_ticket(const troupe_runtime *runtime) {
+    if (runtime->ticket_count == 0) {
+        return false;
+    }
+    const struct troupe_rank_ticket *ticket = &runtime->tickets[runtime->ticket_first];
+    int firings = runtime->graph_methods[ticket->method].firings;
+    return firings == 0 || ticket->firing / firings <= runtime->step;
+}
+
 /* Runs the next ticket, or waits until there is one or `finished` says so. */
 static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *runtime)) {
     uint64_t begin_ns = troupe_clock_ns(), ticket_ns = 0;
@@ -394,10 +418,11 @@ static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *ru
     call_progress(runtime, false);
     for (;;) {
         fire_timers(runtime);
+        answer_request(runtime); /* a rank that never waits answers, too */
         if (is_failed(runtime) || finished(runtime)) {
             return false;
         }
-        if (runtime->ticket_count > 0) {
+        if (has_ticket(runtime)) {
             int port = 0;
             cause = troupe_ticket_wait(runtime, &runtime->tickets[runtime->ticket_first], &port);
             ticket_ns = ticket_ns != 0 ? ticket_ns : troupe_clock_ns();
@@ -406,7 +431,6 @@ static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *ru
             }
             last_cause = cause;
         }
-        check_stall(runtime);
         call_progress(runtime, true);
     }
     charge_wait(runtime, begin_ns, ticket_ns, last_cause);
@@ -514,11 +538,13 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     troupe_status status = TROUPE_OK;
     troupe_runtime *runtime = NULL;
     TROUPE_TRY(TROUPE_NEW(&runtime, 1));
+    runtime->progress_ns = troupe_clock_ns();
     runtime->comm = comm;
     runtime->options = *options;
     runtime->rank = troupe_comm_rank(comm);
     runtime->rank_count = troupe_comm_size(comm);
     runtime->step = -1;
+    runtime->running.method = TROUPE_NOBODY;
     if (runtime->options.look_ahead < 1) {
         runtime->options.look_ahead = TROUPE_LOOK_AHEAD_DEFAULT;
     }
@@ -541,28 +567,18 @@ fail:
 }
 
 static troupe_status make_world(troupe_runtime *runtime) {
-    int *ranks = NULL;
-    TROUPE_TRY(TROUPE_NEW(&ranks, runtime->rank_count));
-    for (int r = 0; r < runtime->rank_count; r++) {
-        ranks[r] = r;
-    }
-    struct troupe_group_options options = {.ranks = ranks,
-                                           .count = runtime->rank_count,
-                                           .id = WORLD_GROUP_ID,
-                                           .bytes_max = sizeof(uint64_t)};
-    troupe_status status = troupe_group_create(runtime->comm, &options, &runtime->world);
-    troupe_free(ranks);
-    return status;
+    struct troupe_group_options options = {.id = WORLD_GROUP_ID, .bytes_max = sizeof(uint64_t)};
+    return troupe_group_create(runtime->comm, &options, &runtime->world);
 }
 
-/* Reductions do not count against look-ahead; two may be queued, of this step and the next. */
+/* Reductions do not count against look-ahead. */
 static troupe_status make_tickets(troupe_runtime *runtime) {
     int reductions = 0;
     for (int m = 0; m < runtime->graph.method_count; m++) {
         reductions += runtime->graph_methods[m].lane == TROUPE_LANE_REDUCTION &&
                       troupe_gang_of(runtime, m)->member != TROUPE_NOBODY;
     }
-    runtime->ticket_capacity = runtime->options.look_ahead + 2 * reductions;
+    runtime->ticket_capacity = runtime->options.look_ahead + TROUPE_REDUCTIONS_AHEAD * reductions;
     TROUPE_TRY(TROUPE_NEW(&runtime->tickets, runtime->ticket_capacity));
     return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);
 }
@@ -576,6 +592,7 @@ static troupe_status make_all(troupe_runtime *runtime) {
     TROUPE_TRY(troupe_make_conductor(runtime));
     TROUPE_TRY(troupe_create_actors(runtime));
     troupe_comm_set_control_handler(runtime->comm, handle_control, runtime);
+    troupe_comm_set_watch(runtime->comm, watch_wait, runtime);
     return troupe_group_barrier(runtime->world); /* all can take messages from here on */
 }
 
@@ -599,7 +616,6 @@ static void say_bye(troupe_runtime *runtime) {
     runtime->progress_ns = troupe_clock_ns();
     send_to_all(runtime, TROUPE_CONTROL_BYE);
     while (runtime->byes_received < runtime->rank_count && !is_failed(runtime)) {
-        check_stall(runtime);
         call_progress(runtime, true);
     }
 }
@@ -612,6 +628,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
         say_bye(runtime);
     }
     troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
+    troupe_comm_set_watch(runtime->comm, NULL, NULL);
     if (troupe_comm_failure(runtime->comm) != TROUPE_OK) {
         troupe_comm_progress(runtime->comm); /* ends what is in flight in our buffers */
     }
@@ -626,6 +643,9 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     troupe_free(runtime->tickets);
     troupe_free(runtime->reductions);
     troupe_free(runtime->order_name);
+    if (runtime->failure != TROUPE_OK) {
+        report_failure(runtime); /* what ended meanwhile has said its echo of it */
+    }
     troupe_free(runtime);
 }
 

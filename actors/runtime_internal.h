@@ -252,6 +252,7 @@ struct troupe_runtime {
 
     struct troupe_rank_ticket *tickets; /* a ring */
     int ticket_capacity, ticket_first, ticket_count;
+    struct troupe_rank_ticket running;          /* method TROUPE_NOBODY: none */
     struct troupe_posted_reduction *reductions; /* by method of the graph; used for own ones */
     int64_t firings_done, firings_target;
     int64_t step;
@@ -263,6 +264,7 @@ struct troupe_runtime {
     int reports_received;
     int byes_received;
     bool reported;
+    bool stalled;                /* gives up: collects the others' reports */
     uint64_t progress_ns;        /* when something last happened */
     struct troupe_timer *timers; /* by due time */
     troupe_status failure;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Turns one process into its rank (or ranks) of a job: opens the endpoint that mpirun, srun or
- * --ranks call for, binds it to its share of the cores, makes its worker team and runs the body.
+ * A job (actors/job.h) whose ranks sit on their own cores: each is bound to its share of those that
+ * the launcher left it, and gets a team of worker threads there.
  *
- * Ownership: endpoint and team are destroyed when the body returns. Threads: the body runs in the
- * calling thread (a launched rank) or in one thread per loopback rank.
- * Failure: the body's; the first rank's sentence goes to stderr, "rank 2: ...".
+ *     TROUPE_TRY(launch(&(struct launch_options){.ranks = 4}, body, &config));
+ *
+ * Ownership: the team is destroyed when the body returns. Threads: the body runs in the calling
+ * thread (a launched rank) or in one thread per loopback rank.
+ * Failure: the job's, and its sentence ("rank 2: ..." where it is about a rank) is the last error.
  */
 #ifndef TROUPE_APPS_LAUNCH_H
 #define TROUPE_APPS_LAUNCH_H
@@ -25,12 +27,8 @@ struct launch_options {
     bool verbose;         /* say on stdout which cores each rank is bound to */
 };
 
-/* "--ranks N" anywhere in argv is taken out of it; returns N, or 0 if it is not there, or -1 with a
- * sentence if N is not in 1..LAUNCH_RANKS_MAX. */
-int launch_take_ranks(int *argc, char **argv);
+typedef troupe_status (*launch_body)(void *arg, troupe_comm *comm, troupe_workers *workers);
 
-troupe_status launch(const struct launch_options *options,
-                     troupe_status (*body)(void *arg, troupe_comm *comm, troupe_workers *workers),
-                     void *arg);
+troupe_status launch(const struct launch_options *options, launch_body body, void *arg);
 
 #endif

@@ -12,7 +12,7 @@ int troupe_launcher_size(void) {
         "PMI_SIZE",             /* others */
     };
     for (size_t i = 0; i < TROUPE_COUNT_OF(names); i++) {
-        const char *text = getenv(names[i]);
+        const char *text = getenv(names[i]); /* launcher's */
         if (text != NULL && atoi(text) > 0) {
             return atoi(text);
         }

@@ -12,8 +12,8 @@
 #include "runtime/memory.h"
 
 enum {
-    SPIN_NS_DEFAULT = 20000,
-    YIELD_NS = 50000, /* after the spin budget, before parking */
+    SPIN_NS_DEFAULT = 5000,
+    YIELD_NS = 300000, /* after the spin budget, before parking */
 };
 
 /* The common part's share of a transfer's scratch. */
@@ -105,6 +105,11 @@ void troupe_comm_set_control_handler(troupe_comm *comm, troupe_control_handler h
     comm->handler_arg = arg;
 }
 
+void troupe_comm_set_watch(troupe_comm *comm, troupe_comm_watch watch, void *arg) {
+    comm->watch = watch;
+    comm->watch_arg = arg;
+}
+
 /* In flight from here on: a post that fails in the transport ends at the next progress. */
 static troupe_status start_transfer(troupe_comm *comm, struct troupe_transfer *transfer) {
     check_transfer(comm, transfer);
@@ -180,6 +185,9 @@ void troupe_comm_idle(troupe_comm *comm) {
     } else {
         comm->backend->park(comm, TROUPE_PARK_NS_MAX);
     }
+    if (comm->watch != NULL) {
+        comm->watch(comm->watch_arg, (uint64_t)quiet_ns);
+    }
 }
 
 troupe_status troupe_comm_failure(const troupe_comm *comm) {
@@ -188,7 +196,7 @@ troupe_status troupe_comm_failure(const troupe_comm *comm) {
 
 void troupe_comm_abort(troupe_comm *comm, const char *why) {
     if (comm->failure == TROUPE_OK) {
-        troupe_comm_fail(comm, TROUPE_ERROR_ABORTED, "rank %d ended the job: %s", comm->rank, why);
+        troupe_comm_fail(comm, TROUPE_ERROR_ABORTED, "%s", why); /* the others add who it was */
         comm->backend->announce_abort(comm, why);
     }
 }
@@ -260,7 +268,9 @@ troupe_status troupe_comm_fail(troupe_comm *comm, troupe_status status, const ch
         vsnprintf(comm->failure_text, sizeof(comm->failure_text), format, arguments);
         va_end(arguments);
         comm->failure = status;
-        TROUPE_LOG_ERROR("comm", "%s", comm->failure_text);
+        bool echo = status == TROUPE_ERROR_ABORTED; /* who aborts says why */
+        TROUPE_LOG_AT(echo ? TROUPE_LEVEL_INFO : TROUPE_LEVEL_ERROR, "comm", "%s",
+                      comm->failure_text);
     }
     return report_failure(comm);
 }

@@ -64,7 +64,13 @@ int troupe_comm_host(const troupe_comm *comm, int rank);
 /* "loopback", "libfabric tcp;ofi_rxm", "mpi" */
 const char *troupe_comm_name(const troupe_comm *comm);
 
+/* From idle, while this rank waits for something, wherever that is: `quiet_ns` since the latest
+ * completion or the beginning of the wait. May do what idle's caller may, progress included. */
+typedef void (*troupe_comm_watch)(void *arg, uint64_t quiet_ns);
+
 void troupe_comm_set_control_handler(troupe_comm *comm, troupe_control_handler handler, void *arg);
+/* NULL: none. */
+void troupe_comm_set_watch(troupe_comm *comm, troupe_comm_watch watch, void *arg);
 troupe_status troupe_comm_post_send(troupe_comm *comm, struct troupe_transfer *transfer);
 troupe_status troupe_comm_post_receive(troupe_comm *comm, struct troupe_transfer *transfer);
 /* Reliable, never dropped, ordered per pair of ranks; to itself too (delivered by progress).
@@ -81,7 +87,8 @@ int troupe_comm_progress(troupe_comm *comm);
 void troupe_comm_idle(troupe_comm *comm);
 /* OK, or the sticky failure. */
 troupe_status troupe_comm_failure(const troupe_comm *comm);
-/* Tells every rank that this one gives up and why; they fail with TROUPE_ERROR_ABORTED. */
+/* Tells every rank that this one gives up and why: this one fails with TROUPE_ERROR_ABORTED and
+ * that sentence, the others with "rank 2 ended the job: " in front of it. */
 void troupe_comm_abort(troupe_comm *comm, const char *why);
 /* Payload bytes sent to other ranks so far, control excluded. */
 uint64_t troupe_comm_bytes_sent(const troupe_comm *comm);
@@ -94,7 +101,7 @@ struct troupe_loopback_options {
     uint64_t seed;            /* of delays and reorderings */
     int64_t delay_ns_max;     /* 0: no delay; else each message is held a seeded time up to this */
     int control_messages_max; /* under way from one endpoint; 0: 8192 */
-    int64_t spin_ns;          /* idle spins so long, then yields, then parks; 0: 20 us, or none when
+    int64_t spin_ns;          /* idle spins so long, then yields, then parks; 0: 5 us, or none when
                                  ranks outnumber cores */
 };
 typedef struct troupe_loopback troupe_loopback;

@@ -57,12 +57,14 @@ struct troupe_comm {
 
     troupe_control_handler handler;
     void *handler_arg;
+    troupe_comm_watch watch;
+    void *watch_arg;
 
     struct troupe_transfer *in_flight; /* doubly linked through struct in_flight_links */
     uint64_t bytes_sent;
     int events;        /* completions during this progress */
     bool in_progress;  /* a callback must not call progress */
-    bool active;       /* something completed since idle looked last */
+    bool active;       /* something completed, or a wait began, since idle looked last */
     int64_t active_ns; /* when idle saw that */
     int64_t spin_ns;
     int control_messages_max;

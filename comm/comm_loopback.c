@@ -401,6 +401,7 @@ static void withdraw(troupe_comm *comm) {
         pthread_mutex_unlock(&peer->busy);
     }
     pthread_mutex_lock(&own->busy);
+    take_arrivals(own); /* sends that came back meanwhile: nobody may walk over them later */
     own->posted = own->arrived = (struct item_list){0};
     for (int b = 0; b < BUCKETS; b++) {
         own->buckets[b].receives = (struct item_list){0};

@@ -366,7 +366,7 @@ static troupe_status find_provider(struct ofi *ofi, const char *provider) {
     hints->domain_attr->av_type = FI_AV_TABLE;
     hints->tx_attr->msg_order = FI_ORDER_SAS;
     hints->rx_attr->msg_order = FI_ORDER_SAS;
-    hints->fabric_attr->prov_name = strdup(provider); /* freed by fi_freeinfo */
+    hints->fabric_attr->prov_name = strdup(provider); /* fi_freeinfo's */
     int code = fi_getinfo(FI_VERSION(1, 17), NULL, NULL, 0, hints, &ofi->info);
     fi_freeinfo(hints);
     if (code != 0) {
@@ -448,7 +448,7 @@ static troupe_status open_ofi(const char *provider, const struct troupe_comm_opt
     struct ofi *ofi = NULL;
     troupe_status status = TROUPE_OK;
     /* Its hooks into malloc corrupt or lock up beside others'; nothing here is registered. */
-    setenv("FI_MR_CACHE_MONITOR", "disabled", 0);
+    setenv("FI_MR_CACHE_MONITOR", "disabled", 0); /* libfabric's */
     TROUPE_TRY(TROUPE_NEW(&ofi, 1));
     TROUPE_TRY_FAIL(
         troupe_process_init(&ofi->process, &ofi_carrier, &ofi_backend, options, bootstrap));

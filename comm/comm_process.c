@@ -21,6 +21,7 @@ enum {
     POLLS_PER_CLOCK = 4096,          /* looks at the network between two readings of the clock */
     WATCH_NS = 50 * 1000 * 1000,     /* between two looks at the pidfds */
     PULSE_NS = 500 * 1000 * 1000,    /* between two pulses */
+    STUCK_S = 6,                     /* no way out for a frame: the rank is gone */
     FAREWELL_NS = 300 * 1000 * 1000, /* to get a notice of failure out */
     PARK_NS_MIN = 50 * 1000,
 };
@@ -328,6 +329,23 @@ static void pulse(troupe_process *process, int64_t now) {
     }
 }
 
+/* libfabric tries for ever to connect again to a process that is gone: the send says EAGAIN. A
+ * frame that has its credit and finds no way out for so long has no receiver. */
+static void find_stuck(troupe_process *process, int64_t now) {
+    const struct troupe_lane *lane =
+        process->pulse_to >= 0 ? &process->lanes[process->pulse_to] : NULL;
+    const struct troupe_operation *head =
+        lane != NULL && lane->credits > 0 ? lane->queue.head : NULL;
+    if (head != process->stuck) {
+        process->stuck = head;
+        process->stuck_ns = now;
+    } else if (head != NULL && now - process->stuck_ns > STUCK_S * INT64_C(1000000000)) {
+        char how[64];
+        snprintf(how, sizeof(how), "it has taken no message for %d s", STUCK_S);
+        troupe_process_lost(process, process->pulse_to, how);
+    }
+}
+
 static void watch_peers(troupe_process *process) {
     int64_t now = (int64_t)troupe_clock_ns();
     if (now - process->watched_ns < WATCH_NS || process->comm.failure != TROUPE_OK) {
@@ -335,6 +353,7 @@ static void watch_peers(troupe_process *process) {
     }
     process->watched_ns = now;
     pulse(process, now);
+    find_stuck(process, now);
     int peer = ended_peer(process);
     if (peer >= 0) {
         troupe_process_lost(process, peer, "its process has ended");

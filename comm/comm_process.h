@@ -5,7 +5,7 @@
  *   lane    control messages in order, bounded by credits: a rank sends at most LANE_WINDOW frames
  *           that the other has not handled yet, so pre-posted buffers always suffice and none drops
  *   watch   the death of a rank: on this host through its pidfd, on another by a pulse, a message
- *           that one rank elsewhere sends to it now and then and that fails
+ *           that one rank elsewhere sends to it now and then, which fails or finds no way out
  *   bells   a word of shared memory per rank of this host, on which it sleeps and others wake it
  *
  *     sender:    troupe_lane_send -> carrier->transmit(frame) ... troupe_lane_sent(frame)
@@ -117,6 +117,8 @@ struct troupe_process {
     int watch;   /* epoll of them */
     int64_t watched_ns, pulsed_ns;
     int pulse_to; /* the rank of another host that this one watches; -1: none */
+    const struct troupe_operation *stuck; /* the frame to it that the network did not take ... */
+    int64_t stuck_ns;                     /* ... since then */
     unsigned polls;
 };
 

@@ -268,6 +268,7 @@ static troupe_status run(troupe_group *group, const struct request *request) {
         return troupe_comm_failure(group->comm);
     }
     TROUPE_TRY(post(group, request, &operation));
+    group->comm->active = true; /* quiet since now */
     while (operation.status == TROUPE_AGAIN) {
         if (troupe_comm_progress(group->comm) == 0) {
             troupe_comm_idle(group->comm);
@@ -288,6 +289,14 @@ static struct request all_reduce_request(const troupe_group *group, enum troupe_
                             .element_bytes = element_bytes(element),
                             .reduction = reduction,
                             .element = element};
+}
+
+static troupe_status copy_ranks(troupe_group *group, const int *ranks) {
+    TROUPE_TRY(TROUPE_NEW(&group->ranks, group->count));
+    for (int i = 0; i < group->count; i++) {
+        group->ranks[i] = ranks != NULL ? ranks[i] : i;
+    }
+    return TROUPE_OK;
 }
 
 static troupe_status find_self(troupe_group *group) {
@@ -327,7 +336,9 @@ static void close_slot(struct troupe_group_slot *slot) {
 
 troupe_status troupe_group_create(troupe_comm *comm, const struct troupe_group_options *options,
                                   troupe_group **out) {
-    TROUPE_ASSERT(options->count > 0, "a group of %d ranks", options->count);
+    bool all = options->ranks == NULL;
+    TROUPE_ASSERT(all ? options->count == 0 : options->count > 0, "a group of %d ranks",
+                  options->count);
     TROUPE_ASSERT(options->id < GROUP_ID_MAX, "group id %u, at most %d", options->id,
                   GROUP_ID_MAX - 1);
     troupe_group *group = NULL;
@@ -335,12 +346,11 @@ troupe_status troupe_group_create(troupe_comm *comm, const struct troupe_group_o
     TROUPE_TRY(TROUPE_NEW(&group, 1));
     group->comm = comm;
     group->engine = comm->backend->group_engine;
-    group->count = options->count;
+    group->count = all ? comm->size : options->count;
     group->id = options->id;
     group->bytes_max = options->bytes_max < sizeof(int64_t) ? sizeof(int64_t) /* a barrier's */
                                                             : options->bytes_max;
-    TROUPE_TRY_FAIL(TROUPE_NEW(&group->ranks, options->count));
-    memcpy(group->ranks, options->ranks, (size_t)options->count * sizeof(int));
+    TROUPE_TRY_FAIL(copy_ranks(group, options->ranks));
     TROUPE_TRY_FAIL(find_self(group));
     for (int i = 0; group->count > 1 && i < TROUPE_GROUP_SLOTS; i++) {
         TROUPE_TRY_FAIL(open_slot(group, &group->slots[i]));

@@ -43,8 +43,8 @@ enum troupe_element {
 };
 
 struct troupe_group_options {
-    const int *ranks; /* global ranks in group order; copied */
-    int count;
+    const int *ranks; /* global ranks in group order; copied. NULL: all ranks of the job */
+    int count;        /* of `ranks` */
     uint32_t id;      /* the same on all members, unique among the live groups; < 2^20 */
     size_t bytes_max; /* largest all_reduce operand; staging is allocated for it at creation */
 };

@@ -395,7 +395,7 @@ enum wait_kind {
     WAIT_FOR_CREDIT, /* index: an edge */
     WAIT_FOR_SLOT,
     WAIT_FOR_LANE,       /* index: a rank whose next reduction is another */
-    WAIT_FOR_LOOK_AHEAD, /* index: a rank */
+    WAIT_FOR_LOOK_AHEAD, /* index: a member */
 };
 
 struct wait {
@@ -403,16 +403,25 @@ struct wait {
     int index;
 };
 
+/* Tickets that count against what a rank may hold of this method's lane. */
+static int64_t unfinished_of(const struct troupe_engine *engine, int method, int member) {
+    const struct method_state *state = &engine->methods[method];
+    return in_reduction_lane(engine, method)
+               ? state->issued - state->done[member]
+               : engine->ranks[gang_of(engine, method)->ranks[member]].outstanding;
+}
+
 static struct wait find_rank_wait(const struct troupe_engine *engine, int method) {
     const struct troupe_gang *gang = gang_of(engine, method);
+    bool reduces = in_reduction_lane(engine, method);
+    int most = reduces ? TROUPE_REDUCTIONS_AHEAD : engine->options.look_ahead;
     for (int k = 0; k < gang->rank_count; k++) {
         const struct rank_state *rank = &engine->ranks[gang->ranks[k]];
-        if (in_reduction_lane(engine, method)) {
-            if (rank->lane[rank->lane_next] != method) {
-                return (struct wait){WAIT_FOR_LANE, gang->ranks[k]};
-            }
-        } else if (rank->outstanding >= engine->options.look_ahead) {
-            return (struct wait){WAIT_FOR_LOOK_AHEAD, gang->ranks[k]};
+        if (reduces && rank->lane[rank->lane_next] != method) {
+            return (struct wait){WAIT_FOR_LANE, gang->ranks[k]};
+        }
+        if (unfinished_of(engine, method, k) >= most) {
+            return (struct wait){WAIT_FOR_LOOK_AHEAD, k};
         }
     }
     return (struct wait){WAIT_FOR_NOTHING, 0};
@@ -761,8 +770,9 @@ static void describe_wait(const struct troupe_engine *engine, int method, struct
         snprintf(text, bytes, "waits for its turn in the reduction lane of rank %d", wait.index);
         return;
     case WAIT_FOR_LOOK_AHEAD:
-        snprintf(text, bytes, "waits for rank %d, which has not finished %d tickets", wait.index,
-                 engine->ranks[wait.index].outstanding);
+        snprintf(text, bytes, "waits for rank %d, which has not finished %d tickets",
+                 gang_of(engine, method)->ranks[wait.index],
+                 (int)unfinished_of(engine, method, wait.index));
         return;
     case WAIT_FOR_NOTHING:
     case WAIT_FOR_STEP:

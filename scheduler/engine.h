@@ -17,7 +17,8 @@
  *             this island, and each credit and slot it needs is free or returned by a ticket issued
  *             before; both are reserved at issue. An input of a strict edge must have arrived.
  *   progress  a reduction ticket is posted and never holds its rank up, so it does not count as
- *             one of the look_ahead tickets that a rank may hold unfinished.
+ *             one of the look_ahead tickets that a rank may hold unfinished; of one reduction it
+ *             holds at most TROUPE_REDUCTIONS_AHEAD, this step's and the next one's.
  *
  * Events of one rank must come in the order in which they happened; those of different ranks may
  * come in any order and ahead of this island's begin_step.
@@ -41,6 +42,8 @@ extern "C" {
 #endif
 
 typedef struct troupe_engine troupe_engine;
+
+enum { TROUPE_REDUCTIONS_AHEAD = 2 }; /* firings of one reduction unfinished on a rank */
 
 struct troupe_engine_options {
     int conductor;                           /* names the island, see troupe_graph_conductors */

@@ -2,6 +2,7 @@
 /* The list of placement policies; completing and checking what they give. */
 #include "scheduler/place.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -72,6 +73,26 @@ static void complete_layers(const struct troupe_place_module *module,
     }
 }
 
+static troupe_status check_sizes(const char *name, const struct troupe_place_layout *layout) {
+    int replica = troupe_place_replica_ranks(layout);
+    if (layout->tp < 1 || layout->cp < 1 || layout->dp < 1 || layout->pp < 1 ||
+        replica * layout->dp != layout->rank_count) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "placement.%s: tp %d x cp %d x dp %d x pp %d = %d ranks, but ranks "
+                           "lists %d; list as many ranks, or choose sizes whose product is %d",
+                           name, layout->tp, layout->cp, layout->dp, layout->pp,
+                           replica * layout->dp, layout->rank_count, layout->rank_count);
+    }
+    if (layout->etp < 1 || layout->ep < 1 ||
+        layout->tp * layout->cp * layout->dp % (layout->etp * layout->ep) != 0) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "placement.%s: etp %d x ep %d does not divide the %d ranks of a stage "
+                           "(tp x cp x dp); choose a divisor",
+                           name, layout->etp, layout->ep, layout->tp * layout->cp * layout->dp);
+    }
+    return TROUPE_OK;
+}
+
 /* A module that the policy left out lives on the last stage of the one that it follows. */
 static troupe_status complete_follower(const struct troupe_place_problem *problem, int index,
                                        struct troupe_placement *out) {
@@ -85,6 +106,7 @@ static troupe_status complete_follower(const struct troupe_place_problem *proble
     }
     const struct troupe_place_layout *other = &out->modules[module->follows - 1];
     struct troupe_place_layout *layout = &out->modules[index];
+    TROUPE_TRY(check_sizes(problem->modules[module->follows - 1].name, other));
     layout->rank_count = other->tp * other->cp * other->dp;
     layout->tp = other->tp;
     layout->cp = other->cp;
@@ -111,26 +133,6 @@ static troupe_status check_ranks(const struct troupe_place_problem *problem, con
                                    name, layout->ranks[i]);
             }
         }
-    }
-    return TROUPE_OK;
-}
-
-static troupe_status check_sizes(const char *name, const struct troupe_place_layout *layout) {
-    int replica = troupe_place_replica_ranks(layout);
-    if (layout->tp < 1 || layout->cp < 1 || layout->dp < 1 || layout->pp < 1 ||
-        replica * layout->dp != layout->rank_count) {
-        return troupe_fail(TROUPE_ERROR_INVALID,
-                           "placement.%s: tp %d x cp %d x dp %d x pp %d = %d ranks, but ranks "
-                           "lists %d; list as many ranks, or choose sizes whose product is %d",
-                           name, layout->tp, layout->cp, layout->dp, layout->pp,
-                           replica * layout->dp, layout->rank_count, layout->rank_count);
-    }
-    if (layout->etp < 1 || layout->ep < 1 ||
-        layout->tp * layout->cp * layout->dp % (layout->etp * layout->ep) != 0) {
-        return troupe_fail(TROUPE_ERROR_INVALID,
-                           "placement.%s: etp %d x ep %d does not divide the %d ranks of a stage "
-                           "(tp x cp x dp); choose a divisor",
-                           name, layout->etp, layout->ep, layout->tp * layout->cp * layout->dp);
     }
     return TROUPE_OK;
 }
@@ -172,7 +174,7 @@ static troupe_status check_layers(const struct troupe_place_module *module,
                            "number a stage",
                            module->name, layout->layers_count, layout->pp);
     }
-    int sum = 0;
+    int64_t sum = 0;
     for (int i = 0; i < layout->pp; i++) {
         sum += layout->layers[i];
         if (layout->layers[i] < 1) {
@@ -184,9 +186,9 @@ static troupe_status check_layers(const struct troupe_place_module *module,
     }
     if (sum != module->layers) {
         return troupe_fail(TROUPE_ERROR_INVALID,
-                           "placement.%s.layers: the stages hold %d layers, the model has %d; make "
-                           "the numbers add up to %d",
-                           module->name, sum, module->layers, module->layers);
+                           "placement.%s.layers: the stages hold %lld layers, the model has %d; "
+                           "make the numbers add up to %d",
+                           module->name, (long long)sum, module->layers, module->layers);
     }
     return TROUPE_OK;
 }

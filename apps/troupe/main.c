@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The program `troupe`: finds the subcommand and runs it. */
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "apps/troupe/command.h"
 #include "modules/train/config.h"
 #include "runtime/check.h"
-#include "runtime/options.h"
 #include "runtime/version.h"
 
 static const struct command *const commands[] = {
@@ -23,9 +23,17 @@ static const struct command *find_command(const char *name) {
     return NULL;
 }
 
-int command_fail(const char *command) {
-    fprintf(stderr, "troupe %s: %s\n", command, troupe_last_error());
-    return EXIT_FAILED;
+int command_exit(troupe_status status) {
+    return status == TROUPE_OK ? EXIT_DONE
+                               : (status == TROUPE_ERROR_INVALID ? EXIT_USAGE : EXIT_FAILED);
+}
+
+int command_end(const struct command *command, troupe_status status) {
+    if (status != TROUPE_OK && status != TROUPE_ERROR_ABORTED) { /* who aborts has said why */
+        fflush(stdout);
+        fprintf(stderr, "troupe %s: %s\n", command->name, troupe_last_error());
+    }
+    return command_exit(status);
 }
 
 int command_usage(const struct command *command, const char *format, ...) {
@@ -40,7 +48,7 @@ int command_usage(const struct command *command, const char *format, ...) {
 
 static int help_all(FILE *file) {
     fprintf(file, "troupe %s: trains multimodal models with a parallel layout for each module\n\n",
-            TROUPE_VERSION);
+            troupe_version());
     for (size_t i = 0; i < TROUPE_COUNT_OF(commands); i++) {
         fprintf(file, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     }
@@ -48,6 +56,17 @@ static int help_all(FILE *file) {
             "this page; `troupe help COMMAND`; `troupe help config`");
     fprintf(file, "Start several ranks with `mpirun -n 4 troupe train ...`, with `srun --mpi=pmix "
                   "-n 4 troupe train ...`,\nor as threads of one process with --ranks 4.\n");
+    return file == stdout ? EXIT_DONE : EXIT_USAGE;
+}
+
+static int no_command(const char *name) {
+    fprintf(stderr, "troupe: there is no command '%s'\n", name);
+    return help_all(stderr);
+}
+
+static int help_config(void) {
+    printf("keys of a config file, and of --set key.path=value:\n");
+    troupe_config_help(stdout);
     return EXIT_DONE;
 }
 
@@ -56,37 +75,27 @@ static int help(int argc, char **argv) {
         return help_all(stdout);
     }
     if (strcmp(argv[1], "config") == 0) {
-        printf("keys of a config file, and of --set key.path=value:\n");
-        troupe_config_help(stdout);
-        return EXIT_DONE;
+        return help_config();
     }
     const struct command *command = find_command(argv[1]);
     if (command == NULL) {
-        fprintf(stderr, "troupe help: no command '%s'\n", argv[1]);
-        help_all(stderr);
-        return EXIT_USAGE;
+        return no_command(argv[1]);
     }
     printf("usage: troupe %s\n\n%s\n\n%s", command->usage, command->summary, command->help);
     return EXIT_DONE;
 }
 
+static bool asks_for_help(const char *word) {
+    return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) {
-        help_all(stderr);
-        return EXIT_USAGE;
+        return help_all(stderr);
     }
-    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 ||
-        strcmp(argv[1], "-h") == 0) {
+    if (asks_for_help(argv[1])) {
         return help(argc - 1, argv + 1);
     }
     const struct command *command = find_command(argv[1]);
-    if (command == NULL) {
-        fprintf(stderr, "troupe: no command '%s'\n", argv[1]);
-        help_all(stderr);
-        return EXIT_USAGE;
-    }
-    if (troupe_options_load() != TROUPE_OK) {
-        return command_fail(command->name);
-    }
-    return command->run(argc - 1, argv + 1);
+    return command != NULL ? command->run(argc - 1, argv + 1) : no_command(argv[1]);
 }

@@ -12,9 +12,11 @@
 #ifndef TROUPE_APPS_TROUPE_PROGRESS_H
 #define TROUPE_APPS_TROUPE_PROGRESS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct progress {
+    bool lines;        /* even on a terminal: a launcher gives every rank one, but not its user */
     uint64_t shown_ns; /* of the last line; 0: none yet */
 };
 

@@ -23,13 +23,14 @@ static const char default_source[] = "/usr/share/tuxpaint/stamps";
 
 /* Batch: pictures decoded together before they are written. SVGs are drawn larger than needed, so
  * that pictures of both kinds go through the same area filter. */
-enum { VERSION = 1, BATCH = 64, SVG_OVERSAMPLING = 4, HELDOUT_ONE_IN = 20, FOLDER_DEPTH = 12 };
+enum { VERSION = 2, BATCH = 64, SVG_OVERSAMPLING = 4, HELDOUT_ONE_IN = 20, FOLDER_DEPTH = 12 };
 
 /* A picture that has a caption. */
 struct stamp {
     char *path;
     const char *relative; /* within the source folder */
     char *key;
+    uint64_t lot; /* hash of the key: the smallest lots are held out */
     bool heldout;
 };
 
@@ -114,14 +115,28 @@ static troupe_status add_stamps(struct conversion *c, const glob_t *found) {
         TROUPE_TRY(troupe_string_copy(path, &stamp->path));
         stamp->relative = stamp->path + source_bytes;
         TROUPE_TRY(make_key(stamp->relative, &stamp->key));
-        stamp->heldout =
-            troupe_random_below(0, troupe_random_stream(stamp->key), 0, HELDOUT_ONE_IN) == 0;
+        stamp->lot = troupe_random_bits(0, troupe_random_stream(stamp->key), 0);
     }
     return TROUPE_OK;
 }
 
 static int compare_keys(const void *a, const void *b) {
     return strcmp(((const struct stamp *)a)->key, ((const struct stamp *)b)->key);
+}
+
+static int compare_lots(const void *a, const void *b) {
+    uint64_t x = ((const struct stamp *)a)->lot, y = ((const struct stamp *)b)->lot;
+    return x < y ? -1 : x > y;
+}
+
+/* Holds out one in HELDOUT_ONE_IN, rounded up; leaves the stamps in order of their keys. */
+static void split(struct conversion *c) {
+    int64_t heldout = (c->count + HELDOUT_ONE_IN - 1) / HELDOUT_ONE_IN;
+    qsort(c->stamps, (size_t)c->count, sizeof *c->stamps, compare_lots);
+    for (int64_t i = 0; i < c->count; i++) {
+        c->stamps[i].heldout = i < heldout;
+    }
+    qsort(c->stamps, (size_t)c->count, sizeof *c->stamps, compare_keys);
 }
 
 static troupe_status not_installed(const char *source) {
@@ -151,7 +166,7 @@ static troupe_status find_stamps(struct conversion *c) {
     if (c->count == 0) {
         return not_installed(c->options.source);
     }
-    qsort(c->stamps, (size_t)c->count, sizeof *c->stamps, compare_keys);
+    split(c);
     return TROUPE_OK;
 }
 

@@ -8,13 +8,18 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "modules/data/tokenizer.h"
 #include "runtime/check.h"
 
 enum key_type { KEY_INT, KEY_LONG, KEY_DOUBLE, KEY_BOOL, KEY_TEXT, KEY_PAIR, KEY_LIST };
 
+/* Far above any real size, far enough below 2^31 that a few of them add up. */
+enum { KEY_INT_MAX = 1 << 24 };
+static const double seconds_max = 1e9;
+
 static const char *const type_names[] = {
-    [KEY_INT] = "integer",     [KEY_LONG] = "integer", [KEY_DOUBLE] = "number",
-    [KEY_BOOL] = "true/false", [KEY_TEXT] = "text",    [KEY_PAIR] = "[number, number]",
+    [KEY_INT] = "integer to 2^24", [KEY_LONG] = "integer", [KEY_DOUBLE] = "number",
+    [KEY_BOOL] = "true/false",     [KEY_TEXT] = "text",    [KEY_PAIR] = "[number, number]",
     [KEY_LIST] = "[integers]",
 };
 
@@ -97,8 +102,9 @@ static const struct key keys[] = {
     KEY("train.workers", INT, train.workers, "0", "threads per rank; 0: its share of the cores"),
     KEY("train.checkpoint_every", INT, train.checkpoint_every, "0", "steps; 0: only at the end"),
 
-    KEY("placement.policy", TEXT, placement.policy, "manual",
-        "homogeneous, colocated, disjoint, manual, or a shared object"),
+    KEY("placement.policy", TEXT, placement.policy, "",
+        "homogeneous, colocated, disjoint, manual, or a shared object; empty: manual if ranks are "
+        "given, else homogeneous"),
     PLACEMENT_KEYS("vision", 0),
     PLACEMENT_KEYS("projector", 1),
     PLACEMENT_KEYS("llm", 2),
@@ -161,7 +167,7 @@ static troupe_status add_to_list(void *to, const char *text) {
     if (list->count == TROUPE_CONFIG_LIST_MAX) {
         return TROUPE_ERROR_INVALID;
     }
-    TROUPE_TRY(parse_long(text, INT_MIN, INT_MAX, &value));
+    TROUPE_TRY(parse_long(text, -KEY_INT_MAX, KEY_INT_MAX, &value));
     list->values[list->count++] = (int)value;
     return TROUPE_OK;
 }
@@ -212,7 +218,7 @@ static troupe_status parse_value(const struct key *key, const char *text, void *
     long number = 0;
     switch (key->type) {
     case KEY_INT:
-        TROUPE_TRY(parse_long(text, INT_MIN, INT_MAX, &number));
+        TROUPE_TRY(parse_long(text, -KEY_INT_MAX, KEY_INT_MAX, &number));
         *(int *)field = (int)number;
         return TROUPE_OK;
     case KEY_LONG:
@@ -234,6 +240,27 @@ static troupe_status parse_value(const struct key *key, const char *text, void *
     return TROUPE_ERROR_INVALID;
 }
 
+/* The shortest text that reads back as the same number. */
+static void print_double(double value, FILE *file) {
+    char text[40];
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) {
+            break;
+        }
+    }
+    fputs(text, file);
+}
+
+/* 'text' as YAML quotes it: only the quote itself is special. */
+static void print_quoted(const char *text, FILE *file) {
+    fputc('\'', file);
+    for (; *text != '\0'; text++) {
+        fputs(*text == '\'' ? "''" : (char[]){*text, '\0'}, file);
+    }
+    fputc('\'', file);
+}
+
 static void print_value(const struct key *key, const void *field, FILE *file) {
     switch (key->type) {
     case KEY_INT:
@@ -243,16 +270,20 @@ static void print_value(const struct key *key, const void *field, FILE *file) {
         fprintf(file, "%lld", (long long)*(const int64_t *)field);
         break;
     case KEY_DOUBLE:
-        fprintf(file, "%.17g", *(const double *)field);
+        print_double(*(const double *)field, file);
         break;
     case KEY_BOOL:
         fputs(*(const bool *)field ? "true" : "false", file);
         break;
     case KEY_TEXT:
-        fprintf(file, "\"%s\"", (const char *)field);
+        print_quoted(field, file);
         break;
     case KEY_PAIR:
-        fprintf(file, "[%.17g, %.17g]", ((const double *)field)[0], ((const double *)field)[1]);
+        fputc('[', file);
+        print_double(((const double *)field)[0], file);
+        fputs(", ", file);
+        print_double(((const double *)field)[1], file);
+        fputc(']', file);
         break;
     case KEY_LIST: {
         const struct troupe_config_list *list = field;
@@ -541,14 +572,32 @@ static troupe_status check_train(const struct troupe_config *config) {
     return must_be("train.device", config->train.device, "cpu");
 }
 
+/* Ranks that the config names must not be passed over in silence. */
+static void choose_placement(struct troupe_config *config) {
+    bool ranks_given = false;
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        ranks_given = ranks_given || config->placement.module[i].ranks[0] != '\0';
+    }
+    if (config->placement.policy[0] == '\0') {
+        snprintf(config->placement.policy, sizeof config->placement.policy, "%s",
+                 ranks_given ? "manual" : "homogeneous");
+    }
+}
+
 troupe_status troupe_config_resolve(struct troupe_config *config) {
+    choose_placement(config);
     TROUPE_TRY(troupe_model_config_resolve(&config->model));
     TROUPE_TRY(check_train(config));
     TROUPE_TRY(check_axes(config));
+    TROUPE_TRY(at_least("model.llm.vocabulary", config->model.llm.vocabulary, TROUPE_TOKEN_COUNT));
     TROUPE_TRY(at_least("data.max_images", config->data.max_images, 0));
     TROUPE_TRY(at_least("schedule.look_ahead", config->schedule.look_ahead, 1));
     TROUPE_TRY(at_least("schedule.credits", config->schedule.credits, 1));
     TROUPE_TRY(at_least("schedule.slots", config->schedule.slots, 0));
+    if (!(config->comm.stall_s > 0 && config->comm.stall_s <= seconds_max)) {
+        return troupe_fail(TROUPE_ERROR_INVALID, "comm.stall_s is %g; it must be above 0, to %g",
+                           config->comm.stall_s, seconds_max);
+    }
     bool shards = config->data.train[0] != '\0';
     bool synthetic = config->data.synthetic.samples > 0;
     if (shards == synthetic) {

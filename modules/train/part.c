@@ -31,31 +31,23 @@ static troupe_status make_group(const struct troupe_part_options *o, const int *
 /* ---- tied parameters ---- */
 
 /* Whether both the first and the last stage of a divided module hold the parameter. */
-static bool is_tied(const struct troupe_part_options *o, const struct troupe_module_plan *module,
-                    const struct troupe_parameter *parameters, int count, const char *name) {
+static troupe_status find_tied(const struct troupe_part_options *o,
+                               const struct troupe_module_plan *module,
+                               const struct troupe_parameter *parameter, bool *out) {
+    *out = parameter->tied_copy;
+    if (module->pp == 1 || o->stage != 0) {
+        return TROUPE_OK;
+    }
     struct troupe_parameter_spec *specs = NULL;
-    if (module->pp == 1) {
-        return false;
-    }
-    for (int i = 0; i < count; i++) {
-        if (parameters[i].tied_copy && strcmp(parameters[i].spec.name, name) == 0) {
-            return true;
-        }
-    }
-    if (o->stage != 0) {
-        return false;
-    }
     struct troupe_shard last = troupe_plan_shard(module, module->pp - 1, o->tp);
-    int last_count = module->module_class->specs(&o->config->model, &last, NULL);
-    bool tied = false;
-    if (TROUPE_NEW(&specs, last_count) == TROUPE_OK) {
-        module->module_class->specs(&o->config->model, &last, specs);
-        for (int i = 0; i < last_count; i++) {
-            tied = tied || strcmp(specs[i].name, name) == 0;
-        }
+    int count = module->module_class->specs(&o->config->model, &last, NULL);
+    TROUPE_TRY(TROUPE_NEW(&specs, count));
+    module->module_class->specs(&o->config->model, &last, specs);
+    for (int i = 0; i < count; i++) {
+        *out = *out || strcmp(specs[i].name, parameter->spec.name) == 0;
     }
     troupe_free(specs);
-    return tied;
+    return TROUPE_OK;
 }
 
 /* ---- gradient runs ---- */
@@ -67,7 +59,8 @@ static troupe_status make_runs(struct troupe_part *part, const struct troupe_par
     TROUPE_TRY(TROUPE_NEW(&part->runs, stage->parameter_count));
     for (int i = 0; i < stage->parameter_count; i++) {
         const struct troupe_parameter *p = &stage->parameters[i];
-        bool tied = is_tied(o, module, stage->parameters, stage->parameter_count, p->spec.name);
+        bool tied = false;
+        TROUPE_TRY(find_tied(o, module, p, &tied));
         troupe_group *group = tied ? part->tied : part->dp;
         int64_t elements = troupe_parameter_elements(p);
         if (group == NULL) {

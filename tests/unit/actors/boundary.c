@@ -5,6 +5,7 @@
  * microbatches have no rows. The encoder's shards sum over the reduction lane, across islands. */
 #include "actors/job.h"
 #include "actors/runtime.h"
+#include "runtime/check.h"
 #include "runtime/memory.h"
 #include "runtime/random.h"
 #include "tests/test.h"
@@ -344,8 +345,11 @@ static troupe_status run_steps(troupe_runtime *runtime, const struct rank_state 
 static troupe_status run_rank(void *arg, troupe_comm *comm) {
     struct rank_state rank = {.shape = arg};
     troupe_runtime *runtime = NULL;
-    struct troupe_runtime_options options = {
-        .microbatches = MICROBATCHES, .stall_ns = 5000000000, .checksum = true};
+    struct troupe_runtime_options options = {.microbatches = MICROBATCHES,
+                                             .look_ahead = 1 + (int)(rank.shape->seed % 4),
+                                             .order = rank.shape->seed % 3 == 0 ? "1f1b" : "fifo",
+                                             .stall_ns = 5000000000,
+                                             .checksum = true};
     TROUPE_TRY(init_side(comm, &rank, ENCODER));
     TROUPE_TRY(init_side(comm, &rank, MODEL));
     TROUPE_TRY(troupe_runtime_create(comm, &options, &runtime));
@@ -364,9 +368,9 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
 /* Without delays, and with: each from its own seed. */
 static void run(int ranks, struct side_shape encoder, struct side_shape model, bool hands_over) {
     struct shape shape = {.ranks = ranks, .side = {encoder, model}, .hands_over = hands_over};
-    static const int64_t delays[] = {0, 40000, 40000};
+    static const int64_t delays[] = {0, 20000, 20000, 40000, 40000, 40000};
     uint64_t seed = test_seed();
-    for (uint64_t i = 0; i < 3; i++) {
+    for (uint64_t i = 0; i < TROUPE_COUNT_OF(delays); i++) {
         shape.seed = seed + i;
         shape.credits = 1 + (int)(i % 2);
         EXPECT_OK(troupe_job_run(&(struct troupe_job_options){.ranks = shape.ranks,

@@ -23,6 +23,7 @@ enum fault {
     TOO_MANY_ROWS,
     METHOD_FAILS,
     NEVER_STEPS,
+    ASKS_FOR_REPORT,
     OTHER_SLOTS,
     CALL_MISSING,
 };
@@ -76,6 +77,9 @@ static troupe_status produce(void *state, struct troupe_firing *firing) {
     }
     if (is_moment(firing) && fault >= STALE_STEP && fault <= CORRUPT_PAYLOAD) {
         return forge(actor, firing);
+    }
+    if (is_moment(firing) && fault == ASKS_FOR_REPORT) {
+        troupe_runtime_request_report(firing->runtime);
     }
     if (is_moment(firing) && fault == METHOD_FAILS) {
         return troupe_fail(TROUPE_ERROR_NUMERIC, "the loss is not a number");
@@ -159,6 +163,19 @@ static void keep_line(void *arg, const char *text) {
     snprintf(world->explained + used, sizeof world->explained - used, "%s\n", text);
 }
 
+/* What the step did, rank 0 as the source, rank 1 as the sink. */
+static void check_accounts(const troupe_runtime *runtime, int rank) {
+    for (int gang = 0; gang < troupe_runtime_gang_count(runtime); gang++) {
+        struct troupe_gang_times times = troupe_runtime_gang_times(runtime, gang);
+        EXPECT_EQ(times.firings, gang == rank ? MICROBATCHES : 0);
+        EXPECT(gang != rank || times.compute_ns > 0, "gang %d took no time", gang);
+    }
+    EXPECT_EQ(troupe_runtime_edge_count(runtime), 1);
+    EXPECT_STRING(troupe_runtime_edge_name(runtime, 0), "source -> sink");
+    EXPECT_EQ(troupe_runtime_edge_bytes(runtime, 0),
+              rank == 0 ? MICROBATCHES * ROWS * COLUMNS * sizeof(int32_t) : 0);
+}
+
 static troupe_status run_steps(troupe_runtime *runtime, const struct actor *actor,
                                troupe_comm *comm) {
     if (actor->world->fault == NEVER_STEPS && actor->rank == 0) {
@@ -170,6 +187,7 @@ static troupe_status run_steps(troupe_runtime *runtime, const struct actor *acto
     }
     for (int64_t step = 0; step < STEPS; step++) {
         TROUPE_TRY(troupe_runtime_step(runtime, step));
+        check_accounts(runtime, actor->rank);
     }
     return TROUPE_OK;
 }
@@ -189,6 +207,9 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
     }
     world->seen[actor.rank] = status;
     snprintf(world->text[actor.rank], sizeof world->text[0], "%s", troupe_last_error());
+    if (world->fault == NO_FAULT && actor.rank == 1) {
+        troupe_runtime_describe(runtime, keep_line, world);
+    }
     if (world->fault == NEVER_STEPS && actor.rank == 1) {
         troupe_runtime_explain(runtime, keep_line, world);
     }
@@ -219,6 +240,8 @@ static void without_a_fault_all_is_well(void) {
     struct world world = meet(NO_FAULT);
     EXPECT_EQ(world.seen[0], TROUPE_OK);
     EXPECT_EQ(world.seen[1], TROUPE_OK);
+    EXPECT_STRING(world.explained, "island of 1 rank, conductor 0: the source\n"
+                                   "island of 1 rank, conductor 1: the sink\n");
 }
 
 static void other_samples_are_noticed(void) {
@@ -291,10 +314,11 @@ static void capture(void (*body)(void), char *text, size_t bytes) {
 
 static void stall_once(void) {
     struct world world = meet(NEVER_STEPS);
-    EXPECT_EQ(world.seen[1], TROUPE_ERROR_STALL);
-    EXPECT_EQ(world.seen[0], TROUPE_ERROR_ABORTED);
-    expect_text(world.text[1], "rank 1 saw no progress for 5");
-    expect_text(world.text[0], "rank 1 saw no progress for 5");
+    for (int rank = 0; rank < 2; rank++) { /* either may give up first, and tells the other */
+        EXPECT(world.seen[rank] == TROUPE_ERROR_STALL || world.seen[rank] == TROUPE_ERROR_ABORTED,
+               "rank %d: %s", rank, world.text[rank]);
+        expect_text(world.text[rank], "saw no progress for 5");
+    }
     expect_text(world.explained, "no ticket; its conductor is rank 1");
     expect_text(world.explained,
                 "input in of the sink: microbatch 0 of step 0 of source -> sink is "
@@ -308,6 +332,19 @@ static void a_stall_makes_every_rank_say_what_it_waits_for(void) {
     expect_text(text, "troupe: rank 0, step -1: 0 of 0 firings done");
     expect_text(text, "troupe: rank 1, step 0: 0 of 4 firings done");
     expect_text(text, "missing from the source");
+}
+
+static void ask_once(void) {
+    struct world world = meet(ASKS_FOR_REPORT);
+    EXPECT_EQ(world.seen[0], TROUPE_OK);
+    EXPECT_EQ(world.seen[1], TROUPE_OK);
+}
+
+static void a_report_can_be_asked_for_any_time(void) {
+    static char text[16384];
+    capture(ask_once, text, sizeof text);
+    expect_text(text, "troupe: rank 0, step 1: 7 of 8 firings done");
+    expect_text(text, "troupe: rank 0 conducts; its engine says:");
 }
 
 /* ---- graphs that cannot be ---- */
@@ -365,6 +402,7 @@ int main(void) {
     TEST(a_method_that_fails_ends_all_ranks);
     TEST(ranks_that_build_differently_are_named);
     TEST(a_stall_makes_every_rank_say_what_it_waits_for);
+    TEST(a_report_can_be_asked_for_any_time);
     TEST(graphs_that_cannot_be_are_refused);
     return TEST_END();
 }

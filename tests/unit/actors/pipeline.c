@@ -360,6 +360,19 @@ static void ragged_and_empty_messages_keep_step(void) {
     run(&shape, 1, 0);
 }
 
+/* Empty messages take no credit, so they may be issued while every buffer waits for its reader. */
+static void an_empty_message_finds_room_beyond_the_credits(void) {
+    for (int i = 0; i < 2 * 3 * 4; i++) {
+        struct shape shape = on_one_rank;
+        shape.ragged = true;
+        shape.microbatches = 6;
+        shape.order = i % 2 == 0 ? "fifo" : "1f1b";
+        shape.slots = 1 + i / 2 % 3;
+        shape.look_ahead = 1 + i / 6;
+        run(&shape, 1, 0);
+    }
+}
+
 static void delays_orders_and_limits_change_nothing(void) {
     const struct shape *shapes[] = {&on_one_rank, &one_rank_each, &two_gangs, &interleaved_gangs};
     uint64_t seed = test_seed();
@@ -407,6 +420,7 @@ int main(int argc, char **argv) {
     TEST(two_gangs_of_two_fire_together);
     TEST(gangs_that_share_ranks_agree_on_the_order_of_collectives);
     TEST(ragged_and_empty_messages_keep_step);
+    TEST(an_empty_message_finds_room_beyond_the_credits);
     TEST(delays_orders_and_limits_change_nothing);
     TEST(ten_steps_allocate_nothing);
     return TEST_END();

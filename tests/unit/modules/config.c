@@ -52,7 +52,7 @@ static void what_is_written_reads_back_equal(void) {
     troupe_config_init(&a);
     EXPECT_OK(troupe_config_set(&a, "train.lr=0.1"));
     EXPECT_OK(troupe_config_set(&a, "placement.vision.layers=[1,2]"));
-    EXPECT_OK(troupe_config_set(&a, "data.train=x y.tar"));
+    EXPECT_OK(troupe_config_set(&a, "data.train=it's \\ \"x\" y.tar"));
     FILE *file = fopen(write_file(""), "w");
     troupe_config_write(&a, file);
     fclose(file);
@@ -77,6 +77,8 @@ static void wrong_values_name_key_and_type(void) {
     EXPECT_ERROR(read_text(&c, "train: {steps: many}\n"), TROUPE_ERROR_INVALID,
                  ":1: train.steps: 'many' is not of type integer");
     EXPECT_ERROR(read_text(&c, "train: {steps: 3.5}\n"), TROUPE_ERROR_INVALID, "train.steps");
+    EXPECT_ERROR(read_text(&c, "model: {vision: {hidden: 2147483647}}\n"), TROUPE_ERROR_INVALID,
+                 "model.vision.hidden: '2147483647' is not of type integer to 2^24");
     EXPECT_ERROR(read_text(&c, "train: {betas: [0.9]}\n"), TROUPE_ERROR_INVALID, "train.betas");
     EXPECT_ERROR(read_text(&c, "train: {lr: nan}\n"), TROUPE_ERROR_INVALID, "train.lr");
     EXPECT_ERROR(read_text(&c, "train: 3\n"), TROUPE_ERROR_INVALID, "train must be a mapping");
@@ -101,6 +103,15 @@ static void impossible_settings_are_refused(void) {
     EXPECT_OK(troupe_config_set(&c, "placement.llm.cp=2"));
     EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID, "placement.llm: cp");
     EXPECT_OK(troupe_config_set(&c, "placement.llm.cp=1"));
+    EXPECT_OK(troupe_config_set(&c, "model.llm.vocabulary=260"));
+    EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID,
+                 "model.llm.vocabulary is 260, but must be at least 261"); /* the tokenizer's */
+    EXPECT_OK(troupe_config_set(&c, "model.llm.vocabulary=261"));
+    EXPECT_OK(troupe_config_set(&c, "comm.stall_s=1e300"));
+    EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID, "comm.stall_s is 1e+300");
+    EXPECT_OK(troupe_config_set(&c, "comm.stall_s=0"));
+    EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID, "comm.stall_s is 0");
+    EXPECT_OK(troupe_config_set(&c, "comm.stall_s=5"));
     EXPECT_OK(troupe_config_set(&c, "train.device=cuda"));
     EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID, "train.device");
 }

@@ -373,6 +373,31 @@ static void explain_names_what_an_update_waits_for(void) {
 }
 
 /* After creation nothing is allocated: allocation would abort in the steady phase. */
+/* Two members that only reduce; the second lags behind. */
+static void reductions_do_not_run_away_from_a_slow_rank(void) {
+    const int ranks[2] = {0, 1};
+    const struct troupe_gang gang = {.name = "llm", .ranks = ranks, .rank_count = 2};
+    const struct troupe_method reduce = {
+        .name = "reduce", .lane = TROUPE_LANE_REDUCTION, .firings = 1};
+    const struct troupe_graph graph = {
+        .rank_count = 2, .gangs = &gang, .gang_count = 1, .methods = &reduce, .method_count = 1};
+    troupe_engine *engine = start(&graph, 0, 8);
+    for (int64_t step = 0; step < 3; step++) {
+        troupe_engine_begin_step(engine, step);
+        if (step < TROUPE_REDUCTIONS_AHEAD) {
+            expect_ticket(engine, 0, step);
+            troupe_engine_done(engine, 0, step, 0);
+        }
+    }
+    expect_nothing(engine);
+    expect_explained(engine,
+                     "llm reduce 0 of step 2 waits for rank 1, which has not finished 2 tickets\n"
+                     "llm reduce 0 of step 0 is issued but not done on rank 1\n");
+    troupe_engine_done(engine, 0, 0, 1);
+    expect_ticket(engine, 0, 2);
+    troupe_engine_destroy(engine);
+}
+
 static void steady_state_allocates_nothing(void) {
     struct trainer t;
     make_trainer(&t, 2);
@@ -404,6 +429,7 @@ int main(void) {
     TEST(slots_bound_microbatches_in_flight);
     TEST(update_waits_for_reductions_and_they_hold_nothing_up);
     TEST(explain_names_what_an_update_waits_for);
+    TEST(reductions_do_not_run_away_from_a_slow_rank);
     TEST(steady_state_allocates_nothing);
     return TEST_END();
 }

@@ -2,6 +2,9 @@
 /* Placement policies: what each gives for one problem (encoder, projector, language model), and one
  * sentence for each wish that cannot be had. The argument is a policy in a shared object. */
 #include "scheduler/place.h"
+
+#include <limits.h>
+
 #include "tests/test.h"
 
 enum { VISION, PROJECTOR, LLM, MODULES };
@@ -152,6 +155,26 @@ static void manual_takes_ranks_sizes_and_uneven_stages(void) {
     EXPECT_REFUSED("manual", &f, "placement.llm.layers: 2 stages are listed, but pp is 3");
 }
 
+static void follower_of_an_impossible_layout_blames_the_other(void) {
+    struct fixture f;
+    make(&f, 2);
+    f.modules[VISION].follows = 1 + LLM; /* which is checked after it */
+    f.modules[LLM].wish.rank_count = 1;
+    f.modules[LLM].wish.tp = 2;
+    EXPECT_REFUSED("manual", &f, "placement.llm: tp 2 x cp 1 x dp 1 x pp 1 = 2 ranks");
+}
+
+static void layers_of_any_size_add_up(void) {
+    struct fixture f;
+    make(&f, 2);
+    f.modules[VISION].wish.rank_count = 1;
+    f.modules[LLM].wish.rank_count = 2;
+    f.modules[LLM].wish.pp = 2;
+    f.modules[LLM].wish.layers_count = 2;
+    f.llm_layers[0] = f.llm_layers[1] = INT_MAX;
+    EXPECT_REFUSED("manual", &f, "the stages hold 4294967294 layers, the model has 6");
+}
+
 static void layers_that_do_not_divide_go_to_the_first_stages(void) {
     struct fixture f;
     struct troupe_placement p = {0};
@@ -236,6 +259,8 @@ int main(int argc, char **argv) {
     TEST(colocated_takes_the_sizes_said);
     TEST(disjoint_shares_ranks_by_cost);
     TEST(manual_takes_ranks_sizes_and_uneven_stages);
+    TEST(follower_of_an_impossible_layout_blames_the_other);
+    TEST(layers_of_any_size_add_up);
     TEST(layers_that_do_not_divide_go_to_the_first_stages);
     TEST(manual_names_what_does_not_fit);
     TEST(more_stages_than_layers_are_refused);
