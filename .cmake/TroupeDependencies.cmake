@@ -18,6 +18,22 @@ endfunction()
 pkg_check_modules(HWLOC REQUIRED IMPORTED_TARGET hwloc)
 pkg_check_modules(CK REQUIRED IMPORTED_TARGET ck)
 
+# runtime and modules/kernels: the CUDA runtime and cuBLASLt (the compiler: CMakeLists.txt)
+set(CUDA_FOUND OFF)
+if(NOT TROUPE_CUDA STREQUAL "OFF")
+  find_package(CUDAToolkit QUIET)
+  if(TARGET CUDA::cudart_static AND TARGET CUDA::cublasLt)
+    set(CUDA_FOUND ON)
+  endif()
+endif()
+troupe_optional(CUDA "${CUDA_FOUND}")
+
+# modules/kernels
+pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
+if(TROUPE_KERNELS_ONLY)
+  return()
+endif()
+
 # comm
 set(MPI_FOUND OFF)
 if(NOT TROUPE_MPI STREQUAL "OFF")
@@ -31,7 +47,6 @@ endif()
 troupe_optional(OFI "${OFI_FOUND}")
 
 # modules
-pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
 pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)
 pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
 pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng)

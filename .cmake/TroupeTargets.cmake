@@ -74,6 +74,29 @@ function(troupe_add_test name)
                        LABELS "${T_LABELS}" ENVIRONMENT "${environment}")
 endfunction()
 
+# troupe_gpu_test(name PROGRAM target [ARGS a...] [FAILS]): a test on a GPU, in builds with CUDA; one at
+# a time, skipped where there is none. Once more under compute-sanitizer, which must find the bad write
+# of a program that FAILS on purpose.
+function(troupe_gpu_test name)
+  cmake_parse_arguments(T "FAILS" "PROGRAM" "ARGS" ${ARGN})
+  if(NOT TROUPE_HAVE_CUDA)
+    return()
+  endif()
+  set(command $<TARGET_FILE:${T_PROGRAM}> ${T_ARGS})
+  set_property(GLOBAL APPEND PROPERTY TROUPE_GPU_PROGRAMS ${T_PROGRAM})
+  troupe_add_test(${name} COMMAND ${command} LABELS gpu TIMEOUT 120)
+  set_property(TEST ${name} PROPERTY RESOURCE_LOCK gpu)
+  find_program(TROUPE_MEMCHECK compute-sanitizer HINTS "${CUDAToolkit_BIN_DIR}")
+  if(TROUPE_MEMCHECK)
+    troupe_add_test(memcheck.${name} COMMAND "${PROJECT_SOURCE_DIR}/tests/memcheck.sh" ${command}
+                    LABELS gpu TIMEOUT 120)
+    set_property(TEST memcheck.${name} PROPERTY RESOURCE_LOCK gpu)
+    if(T_FAILS)
+      set_property(TEST memcheck.${name} PROPERTY PASS_REGULAR_EXPRESSION "Invalid __global__ write")
+    endif()
+  endif()
+endfunction()
+
 # How another project finds the libraries: find_package(troupe), then link troupe::runtime, ...
 function(troupe_install_package)
   include(CMakePackageConfigHelpers)
@@ -91,7 +114,11 @@ function(troupe_install_package)
 endfunction()
 
 function(troupe_summary)
-  message(STATUS "Troupe ${PROJECT_VERSION}: ${CMAKE_BUILD_TYPE}, MPI ${TROUPE_HAVE_MPI} "
-                 "${MPI_C_VERSION}, libfabric ${TROUPE_HAVE_OFI} ${OFI_VERSION}, hwloc "
+  set(cuda "OFF")
+  if(TROUPE_HAVE_CUDA)
+    set(cuda "ON ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
+  endif()
+  message(STATUS "Troupe ${PROJECT_VERSION}: ${CMAKE_BUILD_TYPE}, CUDA ${cuda}, "
+                 "MPI ${TROUPE_HAVE_MPI} ${MPI_C_VERSION}, libfabric ${TROUPE_HAVE_OFI} ${OFI_VERSION}, hwloc "
                  "${HWLOC_VERSION}, sanitizers '${TROUPE_SANITIZE}'")
 endfunction()

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/device.h"
 
+#include <stdio.h>
+
 #include "runtime/check.h"
 #include "runtime/device_internal.h"
 
 /* The one list of device kinds. */
 static const struct troupe_device_backend *const backends[] = {
     &troupe_device_backend_cpu,
+#ifdef TROUPE_HAVE_CUDA
+    &troupe_device_backend_cuda,
+#endif
 };
 
 static const struct troupe_device_backend *find_backend(enum troupe_device_kind kind) {
@@ -24,7 +29,19 @@ static const char *kind_name(enum troupe_device_kind kind) {
 
 int troupe_device_count(enum troupe_device_kind kind) {
     const struct troupe_device_backend *backend = find_backend(kind);
-    return backend != NULL ? backend->count() : 0;
+    const char *why = NULL;
+    return backend != NULL ? backend->count(&why) : 0;
+}
+
+void troupe_device_summary(enum troupe_device_kind kind, char *text, size_t bytes) {
+    const struct troupe_device_backend *backend = find_backend(kind);
+    const char *why = "this build has none";
+    int count = backend != NULL ? backend->count(&why) : 0;
+    if (count > 0) {
+        snprintf(text, bytes, "%d %s device%s", count, kind_name(kind), count > 1 ? "s" : "");
+    } else {
+        snprintf(text, bytes, "no %s devices: %s", kind_name(kind), why);
+    }
 }
 
 troupe_status troupe_device_open(enum troupe_device_kind kind,
@@ -63,6 +80,16 @@ troupe_status troupe_device_alloc(troupe_device *device, size_t bytes, void **ou
 void troupe_device_free(troupe_device *device, void *memory) {
     if (memory != NULL) {
         device->backend->free(device, memory);
+    }
+}
+
+troupe_status troupe_device_alloc_host(troupe_device *device, size_t bytes, void **out) {
+    return device->backend->alloc_host(device, bytes, out);
+}
+
+void troupe_device_free_host(troupe_device *device, void *memory) {
+    if (memory != NULL) {
+        device->backend->free_host(device, memory);
     }
 }
 

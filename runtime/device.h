@@ -41,6 +41,9 @@ struct troupe_device_options {
 
 /* Devices of a kind that can be opened here; 0 where the kind is not built in. */
 int troupe_device_count(enum troupe_device_kind kind);
+/* One line for logs: "2 cuda devices", "no cuda devices: no NVIDIA driver on this machine". Writes
+ * at most `bytes` with the ending 0. */
+void troupe_device_summary(enum troupe_device_kind kind, char *text, size_t bytes);
 troupe_status troupe_device_open(enum troupe_device_kind kind,
                                  const struct troupe_device_options *options, troupe_device **out);
 void troupe_device_close(troupe_device *device);
@@ -51,6 +54,10 @@ const char *troupe_device_name(const troupe_device *device);
 /* Device memory, 64-byte aligned (256 on a GPU), zeroed. Startup and shutdown only. */
 troupe_status troupe_device_alloc(troupe_device *device, size_t bytes, void **out);
 void troupe_device_free(troupe_device *device, void *memory);
+/* Host memory that the device reads and writes by itself (pinned), zeroed: what asynchronous copies
+ * between host and device need, and where kernels put single results. Startup and shutdown only. */
+troupe_status troupe_device_alloc_host(troupe_device *device, size_t bytes, void **out);
+void troupe_device_free_host(troupe_device *device, void *memory);
 
 troupe_status troupe_stream_create(troupe_device *device, troupe_stream **out);
 void troupe_stream_destroy(troupe_stream *stream);
@@ -61,7 +68,8 @@ troupe_workers *troupe_stream_workers(const troupe_stream *stream);
 troupe_status troupe_stream_synchronize(troupe_stream *stream);
 
 /* Copies rows x columns bytes between strided blocks, in stream order; any mix of host and device
- * memory that the device can reach. */
+ * memory that the device can reach. The host does not wait if its side is pinned (alloc_host), and
+ * must not touch it before an event after the copy; other host memory makes the call wait. */
 struct troupe_copy {
     void *to;
     const void *from;

@@ -11,7 +11,8 @@ struct cpu_device {
     troupe_workers *workers; /* borrowed */
 };
 
-static int cpu_count(void) {
+static int cpu_count(const char **why) {
+    *why = "";
     return 1;
 }
 
@@ -105,6 +106,8 @@ const struct troupe_device_backend troupe_device_backend_cpu = {
     .close = cpu_close,
     .alloc = cpu_alloc,
     .free = cpu_free,
+    .alloc_host = cpu_alloc, /* one memory */
+    .free_host = cpu_free,
     .stream_create = cpu_stream_create,
     .stream_destroy = cpu_stream_destroy,
     .stream_synchronize = cpu_stream_synchronize,

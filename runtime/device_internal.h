@@ -29,11 +29,14 @@ struct troupe_event {
  * stream_synchronize blocks. Arguments are checked by device.c: same device, sane strides. */
 struct troupe_device_backend {
     enum troupe_device_kind kind;
-    int (*count)(void);
+    /* Where there are none, *why says so in a few words. */
+    int (*count)(const char **why);
     troupe_status (*open)(const struct troupe_device_options *options, troupe_device **out);
     void (*close)(troupe_device *device);
     troupe_status (*alloc)(troupe_device *device, size_t bytes, void **out);
     void (*free)(troupe_device *device, void *memory);
+    troupe_status (*alloc_host)(troupe_device *device, size_t bytes, void **out);
+    void (*free_host)(troupe_device *device, void *memory);
     troupe_status (*stream_create)(troupe_device *device, troupe_stream **out);
     void (*stream_destroy)(troupe_stream *stream);
     troupe_status (*stream_synchronize)(troupe_stream *stream);
@@ -47,5 +50,6 @@ struct troupe_device_backend {
 };
 
 extern const struct troupe_device_backend troupe_device_backend_cpu;
+extern const struct troupe_device_backend troupe_device_backend_cuda;
 
 #endif

@@ -30,6 +30,11 @@ static troupe_status print_devices(void) {
             printf("  %s\n", troupe_device_name(device));
             troupe_device_close(device);
         }
+        if (troupe_device_count(kinds[k]) == 0) {
+            char why[128];
+            troupe_device_summary(kinds[k], why, sizeof why);
+            printf("  %s\n", why);
+        }
     }
     return TROUPE_OK;
 }

@@ -5,6 +5,15 @@
 #include <pthread.h>
 
 #include "modules/kernels/shape_internal.h"
+#include "runtime/check.h"
+
+/* The one list of tables. */
+static const struct troupe_kernels *const tables[] = {
+    [TROUPE_DEVICE_CPU] = &troupe_kernels_cpu_table,
+#ifdef TROUPE_HAVE_CUDA
+    [TROUPE_DEVICE_CUDA] = &troupe_kernels_cuda_table,
+#endif
+};
 
 /* Threads are the workers' business; the BLAS computes one tile in one thread. */
 static void make_blas_serial(void) {
@@ -13,11 +22,8 @@ static void make_blas_serial(void) {
 
 const struct troupe_kernels *troupe_kernels_for(enum troupe_device_kind kind) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    if (kind != TROUPE_DEVICE_CPU) {
-        return NULL;
-    }
     pthread_once(&once, make_blas_serial);
-    return &troupe_kernels_cpu_table;
+    return (size_t)kind < TROUPE_COUNT_OF(tables) ? tables[kind] : NULL;
 }
 
 const struct troupe_kernels *troupe_kernels_reference(void) {

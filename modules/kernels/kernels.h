@@ -18,6 +18,11 @@
  * Results do not depend on the number of workers. Sums run in one fixed order; there are no
  * atomics.
  *
+ * Tensors and float arrays are in the memory of the stream's device. Arrays of integers (tokens,
+ * positions, indices, cu_len, targets) and pictures are in host memory: the op takes a copy, so
+ * they may change when it returns. Results of one number (loss_sum, out, row_out) go, in stream
+ * order, to memory that host and device reach (troupe_device_alloc_host) or to device memory.
+ *
  * Ownership: the caller owns every operand; tables are constant. Nothing is allocated.
  * Threads: any, one per stream; the stream's workers help. A NULL stream is a serial CPU stream.
  * Failure: ERROR_UNSUPPORTED for a dtype that a device does not implement (only float32 today);
@@ -161,7 +166,7 @@ struct troupe_attention {
     struct troupe_tensor v;
     struct troupe_tensor o;
     struct troupe_tensor lse;
-    const int32_t *cu_len; /* (segments + 1), host memory, readable by the device */
+    const int32_t *cu_len; /* (segments + 1) */
     int64_t segments;
     int heads;
     int kv_heads; /* divides heads */
@@ -332,7 +337,7 @@ struct troupe_first_nonfinite {
 /* Every slot is filled. All return when the work is in the stream; on the CPU that is when it is
  * done. Nothing is AGAIN. */
 struct troupe_kernels {
-    const char *name; /* "cpu", "reference" */
+    const char *name; /* "cpu", "cuda", "reference" */
 
     troupe_status (*matmul)(troupe_stream *stream, const struct troupe_matmul *op);
     troupe_status (*bias_add)(troupe_stream *stream, const struct troupe_bias_add *op);

@@ -14,8 +14,8 @@ static troupe_status expect(const char *check, const char *operand, const struct
                   check, operand, (long long)t->stride, (long long)columns);
     if (t->dtype != TROUPE_FLOAT32) {
         return troupe_fail(TROUPE_ERROR_UNSUPPORTED,
-                           "%s: %s is %s; kernels on the CPU compute in float32 only", check,
-                           operand, troupe_dtype_name(t->dtype));
+                           "%s: %s is %s; kernels compute in float32 only", check, operand,
+                           troupe_dtype_name(t->dtype));
     }
     return TROUPE_OK;
 }

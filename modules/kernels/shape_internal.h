@@ -61,5 +61,6 @@ int64_t troupe_image_patches(const struct troupe_pixels *image, int patch);
 /* The tables that exist. */
 extern const struct troupe_kernels troupe_kernels_cpu_table;
 extern const struct troupe_kernels troupe_kernels_reference_table;
+extern const struct troupe_kernels troupe_kernels_cuda_table;
 
 #endif

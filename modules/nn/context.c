@@ -45,15 +45,19 @@ float *slab_take(struct slab *slab, int64_t count) {
 }
 
 int32_t *slab_take_int32(struct slab *slab, int64_t count) {
-    return (int32_t *)slab_take(slab, count);
+    int32_t *taken = slab->integers == NULL ? NULL : slab->integers + slab->integers_used;
+    slab->integers_used += count;
+    return taken;
 }
 
 troupe_status slab_create(struct slab *slab, troupe_stream *stream) {
     void *memory = NULL;
     size_t bytes = (size_t)slab->used * sizeof(float);
+    TROUPE_TRY(TROUPE_NEW(&slab->integers, slab->integers_used));
     TROUPE_TRY(troupe_device_alloc(troupe_stream_device(stream), bytes, &memory));
     slab->base = memory;
     slab->used = 0;
+    slab->integers_used = 0;
     return TROUPE_OK;
 }
 
@@ -62,6 +66,8 @@ void slab_destroy(struct slab *slab, troupe_stream *stream) {
         troupe_device_free(troupe_stream_device(stream), slab->base);
         slab->base = NULL;
     }
+    troupe_free(slab->integers);
+    slab->integers = NULL;
 }
 
 struct interval interval_share(int64_t extent, int index, int count) {

@@ -12,10 +12,13 @@
 
 #include "modules/nn/module.h"
 
-/* Sizes are taken in a first pass with base NULL, memory is handed out in a second one. */
+/* Sizes are taken in a first pass with base NULL, memory is handed out in a second one. Floats are
+ * in device memory; integers, which ops take from the host, in host memory. */
 struct slab {
     float *base;
     int64_t used; /* floats */
+    int32_t *integers;
+    int64_t integers_used;
 };
 
 /* The parameters of one shard in declaration order. Boxes are back to back in one allocation, so
@@ -50,7 +53,7 @@ troupe_status heads_check(const char *key, int heads, int tp_count);
 /* count floats, 64-byte aligned. */
 float *slab_take(struct slab *slab, int64_t count);
 int32_t *slab_take_int32(struct slab *slab, int64_t count);
-/* Backs what the first pass counted with zeroed device memory and rewinds. */
+/* Backs what the first pass counted with zeroed memory and rewinds. */
 troupe_status slab_create(struct slab *slab, troupe_stream *stream);
 void slab_destroy(struct slab *slab, troupe_stream *stream);
 

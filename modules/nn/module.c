@@ -2,6 +2,7 @@
 #include "modules/nn/module.h"
 
 #include "modules/nn/classes_internal.h"
+#include "runtime/memory.h"
 #include "runtime/random.h"
 
 static const struct troupe_module_class *const classes[] = {
@@ -31,7 +32,8 @@ static int64_t global_element(const struct troupe_parameter *parameter, int64_t 
     return global;
 }
 
-static void init_one(struct troupe_parameter *parameter, uint64_t seed) {
+/* The values of one parameter, on the host. */
+static void draw_values(const struct troupe_parameter *parameter, uint64_t seed, float *out) {
     const struct troupe_parameter_spec *spec = &parameter->spec;
     uint64_t stream = troupe_random_stream(spec->name);
     int64_t elements = troupe_parameter_elements(parameter);
@@ -41,14 +43,34 @@ static void init_one(struct troupe_parameter *parameter, uint64_t seed) {
             uint64_t counter = (uint64_t)global_element(parameter, i);
             value = spec->init_scale * troupe_random_normal(seed, stream, counter);
         }
-        parameter->value[i] = (float)value;
+        out[i] = (float)value;
     }
 }
 
-void troupe_parameters_init(struct troupe_parameter *parameters, int count, uint64_t seed) {
-    for (int i = 0; i < count; i++) {
-        init_one(&parameters[i], seed);
+static troupe_status init_one(troupe_stream *stream, const struct troupe_parameter *parameter,
+                              uint64_t seed) {
+    int64_t elements = troupe_parameter_elements(parameter);
+    float *values = NULL;
+    TROUPE_TRY(TROUPE_NEW(&values, elements));
+    draw_values(parameter, seed, values);
+    struct troupe_copy copy = {.to = parameter->value,
+                               .from = values,
+                               .rows = 1,
+                               .row_bytes = (size_t)elements * sizeof(float)};
+    troupe_status status = troupe_stream_copy(stream, &copy);
+    if (status == TROUPE_OK) {
+        status = troupe_stream_synchronize(stream);
     }
+    troupe_free(values);
+    return status;
+}
+
+troupe_status troupe_parameters_init(troupe_stream *stream, struct troupe_parameter *parameters,
+                                     int count, uint64_t seed) {
+    for (int i = 0; i < count; i++) {
+        TROUPE_TRY(init_one(stream, &parameters[i], seed));
+    }
+    return TROUPE_OK;
 }
 
 troupe_status troupe_gradients_zero(troupe_stream *stream, struct troupe_parameter *parameters,

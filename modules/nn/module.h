@@ -147,8 +147,9 @@ troupe_status troupe_gradients_zero(troupe_stream *stream, struct troupe_paramet
                                     int count);
 
 /* Fills values with the initial weights: computed in float64 from (seed, name, global element),
- * then rounded; the same in every layout. Host memory. */
-void troupe_parameters_init(struct troupe_parameter *parameters, int count, uint64_t seed);
+ * then rounded; the same in every layout. Start-up only: waits for the stream. */
+troupe_status troupe_parameters_init(troupe_stream *stream, struct troupe_parameter *parameters,
+                                     int count, uint64_t seed);
 
 #ifdef __cplusplus
 }

@@ -131,9 +131,8 @@ static troupe_status create_part(troupe_train *train, int module) {
     };
     TROUPE_TRY(troupe_part_create(&options, &train->parts[module]));
     struct troupe_stage *part = train->parts[module]->stage;
-    troupe_parameters_init(part->parameters, part->parameter_count,
-                           (uint64_t)train->config->train.seed);
-    return TROUPE_OK;
+    return troupe_parameters_init(train->stream, part->parameters, part->parameter_count,
+                                  (uint64_t)train->config->train.seed);
 }
 
 /* Stages that share a tied parameter meet in one collective, so they share the lane's number. */

@@ -228,14 +228,14 @@ static void in_place_is_the_same_as_out_of_place(void) {
     free_operands(&kc, u);
 }
 
-int main(void) {
-    seed = test_seed();
-    TEST(vector_exp_and_erf_keep_their_error_bounds);
-    TEST(rope_pairs_halves);
-    TEST(gradients_match_finite_differences);
+int main(int argc, char **argv) {
+    seed = kernel_test_begin(argc, argv);
+    TEST_ON_CPU(vector_exp_and_erf_keep_their_error_bounds);
+    TEST_ON_CPU(rope_pairs_halves);
+    TEST_ON_CPU(gradients_match_finite_differences);
     TEST(gelu_matches_the_reference);
     TEST(swiglu_matches_the_reference);
     TEST(rope_matches_the_reference);
-    TEST(in_place_is_the_same_as_out_of_place);
-    return TEST_END();
+    TEST_ON_CPU(in_place_is_the_same_as_out_of_place);
+    return kernel_test_end();
 }

@@ -134,13 +134,13 @@ static void equal_keys_average_the_visible_values(void) {
     EXPECT_NEAR(lse[4], log(3.0), 1e-6);
 }
 
-int main(void) {
-    seed = test_seed();
-    TEST(equal_keys_average_the_visible_values);
-    TEST(gradients_match_finite_differences);
+int main(int argc, char **argv) {
+    seed = kernel_test_begin(argc, argv);
+    TEST_ON_CPU(equal_keys_average_the_visible_values);
+    TEST_ON_CPU(gradients_match_finite_differences);
     TEST(odd_segments_match_the_reference);
     TEST(several_key_tiles_match_the_reference);
     TEST(the_widest_head_matches_the_reference);
     TEST(no_rows_are_no_work);
-    return TEST_END();
+    return kernel_test_end();
 }

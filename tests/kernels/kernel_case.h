@@ -1,10 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * How a kernel is tested. A case lists the operands of one call. check_case runs it with the
- * reference and with the fast table, serial and with teams of 1, 2 and 3: every result is within
- * the tolerance of the reference, bitwise the same for every team, fully written (outputs start as
- * NaN), and nothing beside the operands changes (rows have a poisoned gap). check_gradient compares
- * a backward with finite differences of a forward, both of the reference.
+ * reference and with the fast table of a device: every result is within the tolerance of the
+ * reference, fully written (outputs start as NaN), and nothing beside the operands changes (rows
+ * have a poisoned gap). The device is the CPU, where teams of 1, 2 and 3 give the bits of the
+ * serial run, or a GPU (argument `cuda`), where a second run gives the bits of the first.
+ * check_gradient compares a backward with finite differences of a forward, both of the reference.
+ *
+ *     int main(int argc, char **argv) {
+ *         seed = kernel_test_begin(argc, argv);
+ *         TEST(claim_with_check_case);
+ *         TEST_ON_CPU(claim_about_the_reference_or_the_cpu_table);
+ *         return kernel_test_end();
+ *     }
  */
 #ifndef TROUPE_TESTS_KERNELS_KERNEL_CASE_H
 #define TROUPE_TESTS_KERNELS_KERNEL_CASE_H
@@ -18,8 +26,8 @@
 
 enum { OPERANDS_MAX = 12, TEAMS = 4, GAP = 3 };
 
-/* INPUT and ACCUMULATED start random, OUTPUT as NaN. */
-enum role { INPUT, ACCUMULATED, OUTPUT };
+/* INPUT and ACCUMULATED start random, SQUARED as squares of that, OUTPUT as NaN. */
+enum role { INPUT, ACCUMULATED, SQUARED, OUTPUT };
 
 struct operand {
     enum role role;
@@ -61,6 +69,7 @@ static inline struct troupe_tensor make_tensor(const struct operand *o, uint64_t
     for (int64_t i = 0; i < t.rows * t.stride + 1; i++) {
         bool gap = i == t.rows * t.stride || i % t.stride >= t.columns;
         float value = (float)troupe_random_normal(seed, stream, (uint64_t)i);
+        value *= o->role == SQUARED ? value : 1.0f;
         data[i] = gap ? poison : o->role == OUTPUT ? NAN : value;
     }
     return t;
@@ -104,7 +113,7 @@ static inline void expect_same_bits(const struct kernel_case *kc, int team,
                                     const struct troupe_tensor *expected) {
     for (int64_t r = 0; r < actual->rows; r++) {
         EXPECT(memcmp(at(actual, r), at(expected, r), (size_t)actual->columns * 4) == 0,
-               "%s: row %lld differs between no team and a team of %d", kc->name, (long long)r,
+               "%s: row %lld differs between two runs (a team of %d)", kc->name, (long long)r,
                team);
     }
 }
@@ -119,6 +128,62 @@ static inline void make_operands(const struct kernel_case *kc, uint64_t seed,
 static inline void free_operands(const struct kernel_case *kc, struct troupe_tensor *t) {
     for (int i = 0; i < kc->count; i++) {
         troupe_free(t[i].data);
+    }
+}
+
+/* The GPU under test; its device is NULL when the CPU is. */
+static struct {
+    troupe_device *device;
+    troupe_stream *stream;
+    void *cell; /* CELLS results of one number */
+} gpu;
+
+enum { CELLS = 2, CELL_BYTES = 8 };
+
+static inline uint64_t kernel_test_begin(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "cuda") == 0) {
+        if (troupe_device_count(TROUPE_DEVICE_CUDA) == 0) {
+            char why[128];
+            troupe_device_summary(TROUPE_DEVICE_CUDA, why, sizeof(why));
+            printf("skipped: %s\n", why);
+            exit(TEST_SKIPPED);
+        }
+        struct troupe_device_options options = {.index = 0};
+        EXPECT_OK(troupe_device_open(TROUPE_DEVICE_CUDA, &options, &gpu.device));
+        EXPECT_OK(troupe_stream_create(gpu.device, &gpu.stream));
+        EXPECT_OK(troupe_device_alloc_host(gpu.device, CELLS * CELL_BYTES, &gpu.cell));
+        printf("  %s\n", troupe_device_name(gpu.device));
+    }
+    return test_seed();
+}
+
+static inline int kernel_test_end(void) {
+    if (gpu.device != NULL) {
+        troupe_device_free_host(gpu.device, gpu.cell);
+        troupe_stream_destroy(gpu.stream);
+        troupe_device_close(gpu.device);
+    }
+    return TEST_END();
+}
+
+#define TEST_ON_CPU(claim)                                                                         \
+    do {                                                                                           \
+        if (gpu.device == NULL) {                                                                  \
+            TEST(claim);                                                                           \
+        }                                                                                          \
+    } while (0)
+
+/* Memory for a result of one number that the stream's device writes. */
+static inline void *result_cell(troupe_stream *stream, int index) {
+    static uint64_t on_host[CELLS];
+    bool on_gpu = stream != NULL && stream == gpu.stream;
+    return on_gpu ? (char *)gpu.cell + index * CELL_BYTES : (void *)&on_host[index];
+}
+
+/* Host code looks at results next. */
+static inline void await_results(troupe_stream *stream) {
+    if (stream != NULL) {
+        EXPECT_OK(troupe_stream_synchronize(stream));
     }
 }
 
@@ -149,18 +214,63 @@ static inline void team_close(struct team *team) {
     }
 }
 
-static inline void check_case(const struct kernel_case *kc, uint64_t seed) {
-    const struct troupe_kernels *fast = troupe_kernels_for(TROUPE_DEVICE_CPU);
-    struct troupe_tensor expected[OPERANDS_MAX], serial[OPERANDS_MAX], actual[OPERANDS_MAX];
-    make_operands(kc, seed, expected);
-    EXPECT_OK(kc->call(troupe_kernels_reference(), NULL, expected, kc->arg));
-    make_operands(kc, seed, serial);
-    EXPECT_OK(kc->call(fast, NULL, serial, kc->arg));
+/* A whole buffer, the gaps and what lies behind the end included. */
+static inline void copy_tensor(const struct troupe_tensor *to, const struct troupe_tensor *from) {
+    size_t bytes = (size_t)(to->rows * to->stride + 1) * sizeof(float);
+    struct troupe_copy copy = {.to = to->data, .from = from->data, .rows = 1, .row_bytes = bytes};
+    EXPECT_OK(troupe_stream_copy(gpu.stream, &copy));
+}
+
+/* One call on the GPU with fresh operands; the results land in `out`, made by make_operands. */
+static inline void run_on_gpu(const struct kernel_case *kc, struct troupe_tensor *out) {
+    struct troupe_tensor there[OPERANDS_MAX];
+    for (int i = 0; i < kc->count; i++) {
+        there[i] = out[i];
+        size_t bytes = (size_t)(out[i].rows * out[i].stride + 1) * sizeof(float);
+        EXPECT_OK(troupe_device_alloc(gpu.device, bytes, &there[i].data));
+        copy_tensor(&there[i], &out[i]);
+    }
+    EXPECT_OK(kc->call(troupe_kernels_for(TROUPE_DEVICE_CUDA), gpu.stream, there, kc->arg));
+    for (int i = 0; i < kc->count; i++) {
+        copy_tensor(&out[i], &there[i]);
+    }
+    EXPECT_OK(troupe_stream_synchronize(gpu.stream));
+    for (int i = 0; i < kc->count; i++) {
+        troupe_device_free(gpu.device, there[i].data);
+    }
+}
+
+static inline void expect_case(const struct kernel_case *kc, const struct troupe_tensor *actual,
+                               const struct troupe_tensor *expected) {
     for (int i = 0; i < kc->count; i++) {
         expect_gap_untouched(kc->name, &expected[i]);
-        expect_gap_untouched(kc->name, &serial[i]);
-        expect_close(kc, i, &serial[i], &expected[i]);
+        expect_gap_untouched(kc->name, &actual[i]);
+        expect_close(kc, i, &actual[i], &expected[i]);
     }
+}
+
+static inline void check_case_on_gpu(const struct kernel_case *kc, uint64_t seed,
+                                     const struct troupe_tensor *expected) {
+    struct troupe_tensor first[OPERANDS_MAX], second[OPERANDS_MAX];
+    make_operands(kc, seed, first);
+    make_operands(kc, seed, second);
+    run_on_gpu(kc, first);
+    expect_case(kc, first, expected);
+    run_on_gpu(kc, second);
+    for (int i = 0; i < kc->count; i++) {
+        expect_same_bits(kc, 0, &second[i], &first[i]);
+    }
+    free_operands(kc, first);
+    free_operands(kc, second);
+}
+
+static inline void check_case_on_cpu(const struct kernel_case *kc, uint64_t seed,
+                                     const struct troupe_tensor *expected) {
+    const struct troupe_kernels *fast = troupe_kernels_for(TROUPE_DEVICE_CPU);
+    struct troupe_tensor serial[OPERANDS_MAX], actual[OPERANDS_MAX];
+    make_operands(kc, seed, serial);
+    EXPECT_OK(kc->call(fast, NULL, serial, kc->arg));
+    expect_case(kc, serial, expected);
     for (int count = 1; count < TEAMS; count++) {
         struct team team = team_open(count);
         make_operands(kc, seed, actual);
@@ -172,6 +282,17 @@ static inline void check_case(const struct kernel_case *kc, uint64_t seed) {
         team_close(&team);
     }
     free_operands(kc, serial);
+}
+
+static inline void check_case(const struct kernel_case *kc, uint64_t seed) {
+    struct troupe_tensor expected[OPERANDS_MAX];
+    make_operands(kc, seed, expected);
+    EXPECT_OK(kc->call(troupe_kernels_reference(), NULL, expected, kc->arg));
+    if (gpu.device != NULL) {
+        check_case_on_gpu(kc, seed, expected);
+    } else {
+        check_case_on_cpu(kc, seed, expected);
+    }
     free_operands(kc, expected);
 }
 

@@ -7,7 +7,7 @@
 
 static uint64_t seed;
 
-enum { LOGITS, MAX, SUM, TARGET, LOSS, COUNT };
+enum { LOGITS, MAX, SUM, TARGET, LOSS, TOTAL, COUNT };
 enum { ROWS_MAX = 130 };
 
 struct setup {
@@ -38,20 +38,18 @@ static troupe_status call_pieces(const struct troupe_kernels *k, troupe_stream *
 static troupe_status call_loss(const struct troupe_kernels *k, troupe_stream *stream,
                                const struct troupe_tensor *t, const void *arg) {
     const struct setup *s = arg;
-    double total = -1, sum = 0;
+    double *total = result_cell(stream, 0);
+    *total = -1;
     TROUPE_TRY(call_pieces(k, stream, t, arg));
     struct troupe_cross_entropy op = {.targets = s->targets,
                                       .row_sum = t[SUM].data,
                                       .target_logit = t[TARGET].data,
                                       .rows = t[LOGITS].rows,
                                       .row_loss = t[LOSS].data,
-                                      .loss_sum = &total};
+                                      .loss_sum = total};
     TROUPE_TRY(k->cross_entropy(stream, &op));
-    for (int64_t r = 0; r < t[LOGITS].rows; r++) {
-        sum += ((float *)t[LOSS].data)[r];
-    }
-    EXPECT_NEAR(total, sum, 1e-6 * (fabs(sum) + 1));
-    return TROUPE_OK;
+    await_results(stream);
+    return k->fill(stream, &(struct troupe_fill){(float)*total, t[TOTAL]});
 }
 
 static troupe_status call_backward(const struct troupe_kernels *k, troupe_stream *stream,
@@ -75,7 +73,7 @@ static troupe_status call_all(const struct troupe_kernels *k, troupe_stream *str
 static void set_operands(int64_t rows, int64_t vocabulary, struct operand *o) {
     o[LOGITS] = (struct operand){ACCUMULATED, rows, vocabulary, GAP};
     for (int i = MAX; i < COUNT; i++) {
-        o[i] = (struct operand){OUTPUT, 1, rows, 0};
+        o[i] = (struct operand){OUTPUT, 1, i == TOTAL ? 1 : rows, 0};
     }
 }
 
@@ -94,7 +92,7 @@ static void odd_sizes_match_the_reference(void) {
             check_case(&kc, seed);
             s.begin = 2; /* a shard that holds only some of the targets */
             kc.call = call_pieces;
-            kc.operand[LOSS].role = INPUT;
+            kc.operand[LOSS].role = kc.operand[TOTAL].role = INPUT;
             check_case(&kc, seed);
         }
     }
@@ -161,16 +159,17 @@ static void two_shards_give_the_loss_and_gradient_of_one(void) {
 static void gradient_matches_finite_differences(void) {
     const struct troupe_kernels *k = troupe_kernels_reference();
     struct setup s = {.targets = {4, -1, 0}};
-    float x[3][5], dx[3][5], max[3], sum[3], target[3], loss[3];
+    float x[3][5], dx[3][5], max[3], sum[3], target[3], loss[3], all[3];
     for (uint64_t i = 0; i < 15; i++) {
         x[i / 5][i % 5] = dx[i / 5][i % 5] = (float)troupe_random_normal(seed, 201, i);
     }
     struct troupe_tensor t[COUNT] = {{dx, 3, 5, 5, TROUPE_FLOAT32}};
-    float *stats[] = {max, sum, target, loss};
+    float *stats[] = {max, sum, target, loss, all};
     for (int i = MAX; i < COUNT; i++) {
         t[i] = (struct troupe_tensor){stats[i - 1], 1, 3, 3, TROUPE_FLOAT32};
     }
     EXPECT_OK(call_all(k, NULL, t, &s));
+    EXPECT_NEAR(all[0], (double)loss[0] + loss[1] + loss[2], 1e-6);
     t[LOGITS].data = x;
     for (int i = 0; i < 15; i++) {
         float *value = &x[i / 5][i % 5], middle = *value;
@@ -188,24 +187,23 @@ static void gradient_matches_finite_differences(void) {
 
 static void large_logits_stay_finite(void) {
     const struct troupe_kernels *k = troupe_kernels_for(TROUPE_DEVICE_CPU);
-    float x[3] = {1e30f, -1e30f, 0}, max, sum, target, loss;
+    float x[3] = {1e30f, -1e30f, 0}, max, sum, target, loss, all;
     const struct setup s = {.targets = {0}};
-    struct troupe_tensor t[COUNT] = {{x, 1, 3, 3, TROUPE_FLOAT32},
-                                     {&max, 1, 1, 1, TROUPE_FLOAT32},
-                                     {&sum, 1, 1, 1, TROUPE_FLOAT32},
-                                     {&target, 1, 1, 1, TROUPE_FLOAT32},
-                                     {&loss, 1, 1, 1, TROUPE_FLOAT32}};
+    struct troupe_tensor t[COUNT] = {
+        {x, 1, 3, 3, TROUPE_FLOAT32},     {&max, 1, 1, 1, TROUPE_FLOAT32},
+        {&sum, 1, 1, 1, TROUPE_FLOAT32},  {&target, 1, 1, 1, TROUPE_FLOAT32},
+        {&loss, 1, 1, 1, TROUPE_FLOAT32}, {&all, 1, 1, 1, TROUPE_FLOAT32}};
     EXPECT_OK(call_all(k, NULL, t, &s));
     EXPECT_NEAR(loss, 0, 1e-6);
     EXPECT_NEAR(x[0], 0, 1e-6);
     EXPECT_NEAR(x[1], 0, 1e-6);
 }
 
-int main(void) {
-    seed = test_seed();
-    TEST(gradient_matches_finite_differences);
+int main(int argc, char **argv) {
+    seed = kernel_test_begin(argc, argv);
+    TEST_ON_CPU(gradient_matches_finite_differences);
     TEST(odd_sizes_match_the_reference);
-    TEST(two_shards_give_the_loss_and_gradient_of_one);
-    TEST(large_logits_stay_finite);
-    return TEST_END();
+    TEST_ON_CPU(two_shards_give_the_loss_and_gradient_of_one);
+    TEST_ON_CPU(large_logits_stay_finite);
+    return kernel_test_end();
 }

@@ -117,17 +117,20 @@ static void other_dtypes_are_refused(void) {
                  "bfloat16");
 }
 
-static void kinds_that_are_not_built_have_no_table(void) {
-    EXPECT(troupe_kernels_for(TROUPE_DEVICE_CUDA) == NULL, "a table without a device");
+static void every_kind_of_device_that_is_there_has_a_table(void) {
+    EXPECT(troupe_kernels_for(TROUPE_DEVICE_CPU) != NULL, "no table for the CPU");
+    EXPECT(troupe_device_count(TROUPE_DEVICE_CUDA) == 0 ||
+               troupe_kernels_for(TROUPE_DEVICE_CUDA) != NULL,
+           "GPUs without a table");
 }
 
-int main(void) {
-    seed = test_seed();
+int main(int argc, char **argv) {
+    seed = kernel_test_begin(argc, argv);
     TEST(all_variants_match_the_reference);
     TEST(many_tiles_match_the_reference);
     TEST(empty_products_are_zero_or_bias);
     TEST(bias_and_column_sum_match_the_reference);
-    TEST(other_dtypes_are_refused);
-    TEST(kinds_that_are_not_built_have_no_table);
-    return TEST_END();
+    TEST_ON_CPU(other_dtypes_are_refused);
+    TEST(every_kind_of_device_that_is_there_has_a_table);
+    return kernel_test_end();
 }

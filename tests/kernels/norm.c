@@ -128,10 +128,10 @@ static void a_normal_row_stays_as_it_is(void) {
     EXPECT_NEAR(rstd, 1, 1e-6);
 }
 
-int main(void) {
-    seed = test_seed();
-    TEST(a_normal_row_stays_as_it_is);
-    TEST(gradients_match_finite_differences);
+int main(int argc, char **argv) {
+    seed = kernel_test_begin(argc, argv);
+    TEST_ON_CPU(a_normal_row_stays_as_it_is);
+    TEST_ON_CPU(gradients_match_finite_differences);
     TEST(odd_sizes_match_the_reference);
-    return TEST_END();
+    return kernel_test_end();
 }

@@ -166,12 +166,12 @@ static void a_patch_is_lines_of_pixels_of_channels(void) {
     }
 }
 
-int main(void) {
-    seed = test_seed();
+int main(int argc, char **argv) {
+    seed = kernel_test_begin(argc, argv);
     TEST(a_vocabulary_shard_matches_the_reference);
-    TEST(tokens_outside_the_shard_give_zero_rows_and_no_gradient);
+    TEST_ON_CPU(tokens_outside_the_shard_give_zero_rows_and_no_gradient);
     TEST(moves_by_index_match_the_reference);
     TEST(patches_of_several_pictures_match_the_reference);
-    TEST(a_patch_is_lines_of_pixels_of_channels);
-    return TEST_END();
+    TEST_ON_CPU(a_patch_is_lines_of_pixels_of_channels);
+    return kernel_test_end();
 }

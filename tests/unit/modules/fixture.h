@@ -143,7 +143,7 @@ struct fixture_model {
     float *outputs[2 + FIXTURE_STAGES];
     float *gradients[2 + FIXTURE_STAGES];
     bool inference;
-    double loss_sum;
+    double *loss_sum;
     float *logits;
 };
 
@@ -155,6 +155,7 @@ struct fixture_options {
     int stages; /* of the language model; 0 means 1 */
     bool inference;
     uint64_t seed; /* of the weights */
+    enum troupe_device_kind kind;
 };
 
 static inline void fixture_module_open(struct fixture_model *model, int i,
@@ -167,14 +168,15 @@ static inline void fixture_module_open(struct fixture_model *model, int i,
                                            .images_max = FIXTURE_IMAGES,
                                            .inference = options->inference,
                                            .stream = model->stream,
-                                           .kernels = troupe_kernels_for(TROUPE_DEVICE_CPU),
+                                           .kernels = troupe_kernels_for(options->kind),
                                            .tp = options->tp};
     EXPECT_OK(model->classes[i]->create(&create, &model->modules[i]));
     struct troupe_parameter *list = NULL;
     int count = model->classes[i]->parameters(model->modules[i], &list);
-    troupe_parameters_init(list, count, options->seed);
-    EXPECT_OK(TROUPE_NEW(&model->outputs[i], FIXTURE_SLOTS * FIXTURE_ROWS * FIXTURE_HIDDEN));
-    EXPECT_OK(TROUPE_NEW(&model->gradients[i], FIXTURE_SLOTS * FIXTURE_ROWS * FIXTURE_HIDDEN));
+    EXPECT_OK(troupe_parameters_init(model->stream, list, count, options->seed));
+    size_t bytes = sizeof(float) * FIXTURE_SLOTS * FIXTURE_ROWS * FIXTURE_HIDDEN;
+    EXPECT_OK(troupe_device_alloc(model->device, bytes, (void **)&model->outputs[i]));
+    EXPECT_OK(troupe_device_alloc(model->device, bytes, (void **)&model->gradients[i]));
 }
 
 static inline void fixture_model_open(struct fixture_model *model,
@@ -185,9 +187,11 @@ static inline void fixture_model_open(struct fixture_model *model,
     *model = (struct fixture_model){
         .config = options->config, .module_count = 2 + stages, .inference = options->inference};
     EXPECT_OK(
-        troupe_device_open(TROUPE_DEVICE_CPU, &(struct troupe_device_options){0}, &model->device));
+        troupe_device_open(options->kind, &(struct troupe_device_options){0}, &model->device));
     EXPECT_OK(troupe_stream_create(model->device, &model->stream));
-    EXPECT_OK(TROUPE_NEW(&model->logits, FIXTURE_SAMPLES * options->config->llm.vocabulary));
+    size_t logits = sizeof(float) * FIXTURE_SAMPLES * (size_t)options->config->llm.vocabulary;
+    EXPECT_OK(troupe_device_alloc(model->device, logits, (void **)&model->logits));
+    EXPECT_OK(troupe_device_alloc_host(model->device, sizeof(double), (void **)&model->loss_sum));
     for (int i = 0; i < model->module_count; i++) {
         const struct troupe_module_class *class = classes[i < 2 ? i : 2];
         int layers = class->layer_count(options->config);
@@ -207,10 +211,11 @@ static inline void fixture_model_open(struct fixture_model *model,
 static inline void fixture_model_close(struct fixture_model *model) {
     for (int i = 0; i < model->module_count; i++) {
         model->classes[i]->destroy(model->modules[i]);
-        troupe_free(model->outputs[i]);
-        troupe_free(model->gradients[i]);
+        troupe_device_free(model->device, model->outputs[i]);
+        troupe_device_free(model->device, model->gradients[i]);
     }
-    troupe_free(model->logits);
+    troupe_device_free(model->device, model->logits);
+    troupe_device_free_host(model->device, model->loss_sum);
     troupe_stream_destroy(model->stream);
     troupe_device_close(model->device);
 }
@@ -245,7 +250,7 @@ static inline void fixture_fire(struct fixture_model *model, int i, enum fixture
                                       .outputs = &output,
                                       .output_gradients = &output_gradient,
                                       .input_gradients = &input_gradient,
-                                      .loss_sum = last ? &model->loss_sum : NULL,
+                                      .loss_sum = last ? model->loss_sum : NULL,
                                       .logits = last && model->inference ? model->logits : NULL};
     EXPECT_OK(method == FIXTURE_FORWARD ? class->forward(model->modules[i], &task)
               : method == FIXTURE_BACKWARD_INPUT
@@ -253,13 +258,14 @@ static inline void fixture_fire(struct fixture_model *model, int i, enum fixture
                   : class->backward_weight(model->modules[i], &task));
 }
 
-/* Returns the loss sum. */
+/* Returns the loss sum, for which it waits. */
 static inline double fixture_forward(struct fixture_model *model, const struct fixture_batch *batch,
                                      int slot) {
     for (int i = 0; i < model->module_count; i++) {
         fixture_fire(model, i, FIXTURE_FORWARD, batch, slot);
     }
-    return model->loss_sum;
+    EXPECT_OK(troupe_stream_synchronize(model->stream));
+    return *model->loss_sum;
 }
 
 static inline void fixture_backward_input(struct fixture_model *model,
