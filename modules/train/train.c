@@ -49,7 +49,8 @@ struct troupe_train {
     int *gangs[TROUPE_CONFIG_MODULES];                /* by stage * dp + shard */
     struct troupe_boundary *boundaries;
     int boundary_count;
-    int64_t position; /* steps done */
+    int64_t position;   /* steps done */
+    uint64_t update_ns; /* that the last update took */
     double totals[TOTAL_COUNT];
     double *squares; /* scratch: by parameter of a part */
     char description[DESCRIPTION_BYTES];
@@ -473,7 +474,8 @@ static troupe_status add_totals(troupe_train *train) {
                                    TOTAL_COUNT);
 }
 
-/* What the ranks take the maximum of: the step's time, and where a value first was not finite, as
+/* What the ranks take the maximum of: the step's time (with the update of the step before, since
+ * this step's comes after the ranks have met), and where a value first was not finite, as
  * a number that is largest for the earliest microbatch and then module. */
 struct peaks {
     double step_ms;
@@ -483,7 +485,8 @@ struct peaks {
 enum { PEAK_BASE = 1 << 24, PEAK_MODULES = 8 };
 
 static troupe_status find_peaks(troupe_train *train, uint64_t started_ns, struct peaks *out) {
-    double values[2] = {troupe_clock_seconds(started_ns, troupe_clock_ns()) * 1e3, 0};
+    double values[2] = {
+        troupe_clock_seconds(started_ns, troupe_clock_ns() + train->update_ns) * 1e3, 0};
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         const struct troupe_part *part = train->parts[i];
         if (part != NULL && part->stage->nonfinite_microbatch >= 0) {
@@ -580,7 +583,9 @@ static troupe_status run_step(troupe_train *train, struct troupe_step_report *re
     fill_report(train, report);
     TROUPE_TRY(find_peaks(train, started_ns, &peaks));
     TROUPE_TRY(check_finite(train, report, &peaks));
+    uint64_t update_ns = troupe_clock_ns();
     TROUPE_TRY(update(train, report));
+    train->update_ns = troupe_clock_ns() - update_ns;
     report->step_ms = peaks.step_ms;
     train->position++;
     return TROUPE_OK;

@@ -50,7 +50,7 @@ struct troupe_step_report {
     double lr;
     int64_t tokens; /* fused tokens of the global batch */
     int64_t images;
-    double step_ms;                           /* of the slowest rank */
+    double step_ms;                           /* of the slowest rank, from update to update */
     double flops;                             /* of the model: forward plus twice that backward */
     double compute_ms[TROUPE_CONFIG_MODULES]; /* summed over the module's ranks */
     double wait_ms[TROUPE_CONFIG_MODULES];
