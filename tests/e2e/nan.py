@@ -30,15 +30,15 @@ def expect_stop(name, ranks, launcher, tensor, module):
 
 
 def claim_projector_on_one_rank():
-    expect_stop("projector", 1, "threads", "projector.fc1.weight", "projector")
+    expect_stop("projector", 1, "threads", "projector.up.weight", "projector")
 
 
 def claim_encoder_on_four_threads():
-    expect_stop("vision", 4, "threads", "vision.layers.1.mlp.fc1.weight", "vision")
+    expect_stop("vision", 4, "threads", "vision.layers.1.mlp.up.weight", "vision")
 
 
 def claim_projector_under_mpirun():
-    expect_stop("mpirun", 4, "mpirun", "projector.fc1.weight", "projector")
+    expect_stop("mpirun", 4, "mpirun", "projector.up.weight", "projector")
 
 
 def claim_language_model_under_mpirun():

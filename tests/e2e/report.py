@@ -48,23 +48,19 @@ def claim_ranks_report_from_inside_a_collective():
     run = job.start(job.work("collective"), 4, "mpirun", SETTINGS)
     processes = stop_rank(run, 3)
 
-    def ask_until_one_waits_in_a_collective():
+    def is_reported():
         for rank in (0, 1, 2):
             os.kill(processes[rank], signal.SIGUSR1)
-        time.sleep(0.05)
-        return IN_COLLECTIVE + "2, 3" in run.output()
+        time.sleep(0.1)
+        if IN_COLLECTIVE + "2, 3" in run.output():
+            return True
+        os.kill(processes[3], signal.SIGCONT)  # it was stopped outside of its collectives
+        time.sleep(0.003)
+        os.kill(processes[3], signal.SIGSTOP)
+        return False
 
     try:
-        for attempt in range(20):  # the rank may have been stopped outside of its collectives
-            end = time.monotonic() + 0.5
-            while time.monotonic() < end and not ask_until_one_waits_in_a_collective():
-                pass
-            if IN_COLLECTIVE in run.output():
-                break
-            os.kill(processes[3], signal.SIGCONT)
-            time.sleep(0.003)
-            os.kill(processes[3], signal.SIGSTOP)
-        job.expect(IN_COLLECTIVE + "2, 3" in run.output(), "nobody reports a collective")
+        job.wait_for(is_reported, "the report of a collective")
     finally:
         os.kill(processes[3], signal.SIGCONT)
     run.expect(0)
@@ -82,7 +78,7 @@ def claim_a_stall_ends_the_job():
         job.expect(2 <= took < 10, f"the others ended after {took:.1f} s")
         job.expect(reporters(run) >= {0, 1, 2}, f"only {reporters(run)} said what they wait for")
         for rank in (0, 1, 2):
-            job.expect(f"troupe: rank {rank}: " in run.output(), f"rank {rank} says no reason")
+            job.expect(f"troupe train: rank {rank}: " in run.output(), f"rank {rank} says no reason")
     finally:
         os.kill(processes[3], signal.SIGKILL)
     run.expect(None)
