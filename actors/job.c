@@ -31,14 +31,23 @@ static troupe_status run_body(troupe_comm *comm, troupe_job_body body, void *arg
     return status == TROUPE_OK ? TROUPE_OK : troupe_job_abort(comm, status);
 }
 
+/* Runs the body and closes the endpoint; what closing meets does not replace the body's sentence.
+ */
+static troupe_status run_and_close(troupe_comm *comm, troupe_job_body body, void *arg) {
+    char text[sizeof((struct rank_thread *)NULL)->text];
+    troupe_status status = run_body(comm, body, arg);
+    snprintf(text, sizeof text, "%s", troupe_last_error());
+    troupe_comm_close(comm);
+    return status == TROUPE_OK ? TROUPE_OK : troupe_fail(status, "%s", text);
+}
+
 static void *run_rank(void *arg) {
     struct rank_thread *rank = arg;
     troupe_comm *comm = NULL;
     troupe_log_set_rank(rank->rank);
     rank->status = troupe_comm_open_loopback(rank->world, rank->rank, &comm);
     if (rank->status == TROUPE_OK) {
-        rank->status = run_body(comm, rank->body, rank->arg);
-        troupe_comm_close(comm);
+        rank->status = run_and_close(comm, rank->body, rank->arg);
     }
     snprintf(rank->text, sizeof rank->text, "%s", troupe_last_error());
     return NULL;
@@ -94,9 +103,7 @@ static troupe_status run_process(const struct troupe_job_options *options, troup
     TROUPE_TRY(
         troupe_comm_open(&(struct troupe_comm_options){.provider = options->provider}, &comm));
     troupe_log_set_rank(troupe_comm_rank(comm));
-    troupe_status status = run_body(comm, body, arg);
-    troupe_comm_close(comm);
-    return status;
+    return run_and_close(comm, body, arg);
 }
 
 troupe_status troupe_job_run(const struct troupe_job_options *options, troupe_job_body body,
