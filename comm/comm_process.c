@@ -26,6 +26,8 @@ enum {
     PARK_NS_MIN = 50 * 1000,
 };
 
+static const int64_t patience_ns_max = 2000000000; /* with the others, when one has failed */
+
 /* One cache line a rank, in shared memory. */
 struct troupe_bell {
     _Alignas(TROUPE_CACHE_LINE) _Atomic uint32_t parked;
@@ -502,9 +504,13 @@ static bool serve_last(void *arg) {
     return ended_peer(process) < 0;
 }
 
+/* The launcher may end all processes as soon as one ends without the others. So the rank that
+ * aborted, and has yet to say why, does not wait as long as those it told. */
 bool troupe_process_meet(troupe_process *process) {
+    int64_t patience_ns = process->comm.ends_job ? patience_ns_max / 4 : patience_ns_max;
     return process->comm.failure != TROUPE_ERROR_PEER &&
-           troupe_bootstrap_meet(&process->bootstrap, serve_last, process) == TROUPE_OK;
+           troupe_bootstrap_meet(&process->bootstrap, serve_last, process, patience_ns) ==
+               TROUPE_OK;
 }
 
 void troupe_process_fini(troupe_process *process) {

@@ -127,8 +127,8 @@ troupe_status troupe_process_init(troupe_process *process, const struct troupe_c
                                   const struct troupe_comm_backend *backend,
                                   const struct troupe_comm_options *options,
                                   struct troupe_bootstrap *bootstrap);
-/* Before the end: waits for the other ranks, polling the carrier; for a second only if the endpoint
- * has failed. False: not all have come. */
+/* Before the end: waits for the other ranks, polling the carrier; not for long if the endpoint has
+ * failed. False: not all have come. */
 bool troupe_process_meet(troupe_process *process);
 void troupe_process_fini(troupe_process *process);
 
