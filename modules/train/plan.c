@@ -8,22 +8,12 @@
 #include "runtime/memory.h"
 #include "scheduler/place.h"
 
-enum { VISION, PROJECTOR, LLM };
-
 /* Floating-point numbers per parameter while training: value, gradient, two moments. */
 enum { FLOATS_PER_PARAMETER = 4 };
 
-static struct troupe_shard whole(const struct troupe_model_config *config,
-                                 const struct troupe_module_class *class) {
-    return (struct troupe_shard){.tp_count = 1,
-                                 .layer_end = class->layer_count(config),
-                                 .first_stage = true,
-                                 .last_stage = true};
-}
-
 static troupe_status count_parameters(const struct troupe_model_config *config,
                                       const struct troupe_module_class *class, double *out) {
-    struct troupe_shard shard = whole(config, class);
+    struct troupe_shard shard = troupe_shard_whole(class, config);
     struct troupe_parameter_spec *specs = NULL;
     int count = class->specs(config, &shard, NULL);
     TROUPE_TRY(TROUPE_NEW(&specs, count));
@@ -80,20 +70,20 @@ static troupe_status describe_module(const struct troupe_config *config, int ind
     TROUPE_TRY(count_parameters(model, class, &parameters));
     int side = model->vision.image / model->vision.patch;
     double rows =
-        index == LLM ? model->llm.sequence : (double)side * side * config->data.max_images;
+        index == TROUPE_LLM ? model->llm.sequence : (double)side * side * config->data.max_images;
     *out = (struct troupe_place_module){
         .name = class->name,
-        .depth = LLM - index,
-        .follows = index == PROJECTOR ? 1 + VISION : 0,
-        .layers = index == PROJECTOR ? 0 : class->layer_count(model),
+        .depth = TROUPE_LLM - index,
+        .follows = index == TROUPE_PROJECTOR ? 1 + TROUPE_VISION : 0,
+        .layers = index == TROUPE_PROJECTOR ? 0 : class->layer_count(model),
         .cost = parameters * rows,
         .bytes = parameters * FLOATS_PER_PARAMETER * sizeof(float),
         .divisible = wish->divisible,
     };
-    if (index == VISION) {
+    if (index == TROUPE_VISION) {
         wish->divisible[out->divisible_count++] =
             (struct troupe_place_divisible){"heads", model->vision.heads};
-    } else if (index == LLM) {
+    } else if (index == TROUPE_LLM) {
         wish->divisible[out->divisible_count++] =
             (struct troupe_place_divisible){"heads", model->llm.heads};
         wish->divisible[out->divisible_count++] =

@@ -19,7 +19,6 @@
 #include "runtime/clock.h"
 #include "runtime/memory.h"
 
-enum { VISION, PROJECTOR, LLM };
 enum { WORLD_GROUP = 1, DESCRIPTION_BYTES = 8192 };
 
 /* What the ranks add up after a step. */
@@ -74,7 +73,7 @@ static troupe_status prepare_samples(troupe_train *train, int64_t first_step) {
         troupe_sample_plan_needed(train->samples, first_step, train->config->train.steps, dp,
                                   module->dp, needed);
         status = troupe_source_prepare(
-            train->source, i == LLM ? TROUPE_SAMPLE_TEXT : TROUPE_SAMPLE_IMAGES, needed);
+            train->source, i == TROUPE_LLM ? TROUPE_SAMPLE_TEXT : TROUPE_SAMPLE_IMAGES, needed);
     }
     troupe_free(needed);
     return status;
@@ -159,7 +158,7 @@ static troupe_status spawn_module(troupe_train *train, int index) {
             .slots = slots_of(train, index, stage),
             .lane_order = lane_order(module, index, stage),
             .module = index,
-            .depth = LLM - index,
+            .depth = TROUPE_LLM - index,
             .stage = stage,
             .stage_count = module->pp,
             .dp = dp,
@@ -202,7 +201,7 @@ static troupe_status add_boundary(troupe_train *train, const int *hosts, int ind
         .name = name,
         .source = side_of(train, index, stage, true),
         .destination = side_of(train, next, inside ? stage + 1 : 0, false),
-        .fused = inside && index == LLM,
+        .fused = inside && index == TROUPE_LLM,
         .columns = module->module_class->output_columns(&train->config->model, &shard),
         .credits = train->config->schedule.credits,
         .samples = train->samples,
@@ -228,7 +227,7 @@ static troupe_status add_boundaries(troupe_train *train) {
     troupe_status status = TROUPE_OK;
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         for (int s = 0; status == TROUPE_OK && s < train->plan->modules[i].pp; s++) {
-            bool last = i == LLM && s == train->plan->modules[i].pp - 1;
+            bool last = i == TROUPE_LLM && s == train->plan->modules[i].pp - 1;
             status = last ? TROUPE_OK : add_boundary(train, hosts, i, s);
         }
     }
@@ -501,7 +500,7 @@ static troupe_status check_finite(const troupe_train *train,
                            train->plan->modules[code % PEAK_MODULES].module_class->name,
                            code / PEAK_MODULES);
     }
-    for (int i = LLM; i >= VISION; i--) { /* gradients come from the loss's side */
+    for (int i = TROUPE_LLM; i >= TROUPE_VISION; i--) { /* gradients come from the loss's side */
         if (!isfinite(report->module_norm[i])) {
             return troupe_fail(TROUPE_ERROR_NUMERIC,
                                "step %" PRId64 ": the gradient of %s is not finite (loss %g); "
