@@ -11,8 +11,6 @@
 #include "runtime/clock.h"
 #include "runtime/memory.h"
 
-enum { WORLD_GROUP_ID = (1 << 20) - 1 };
-
 static const int64_t stall_ns_default = 60000000000;
 static const uint64_t report_grace_ns = 500000000; /* for the others to print before the end */
 
@@ -567,7 +565,8 @@ fail:
 }
 
 static troupe_status make_world(troupe_runtime *runtime) {
-    struct troupe_group_options options = {.id = WORLD_GROUP_ID, .bytes_max = sizeof(uint64_t)};
+    struct troupe_group_options options = {.id = TROUPE_GROUP_ID_RUNTIME,
+                                           .bytes_max = sizeof(uint64_t)};
     return troupe_group_create(runtime->comm, &options, &runtime->world);
 }
 

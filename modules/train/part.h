@@ -13,6 +13,7 @@
 
 #include "actors/actor.h"
 #include "modules/optim/optimizer.h"
+#include "modules/train/gradient_sums.h"
 #include "modules/train/plan.h"
 #include "modules/train/stage.h"
 
@@ -20,23 +21,11 @@
 extern "C" {
 #endif
 
-/* Neighbouring gradients that one collective sums. */
-struct troupe_gradient_run {
-    float *data;
-    int64_t count;
-    troupe_group *group;
-    struct troupe_collective operation;
-};
-
 struct troupe_part {
     int module;
-    int gang;
     struct troupe_stage *stage;
-    troupe_group *tp;   /* NULL: alone */
-    troupe_group *dp;   /* NULL: alone */
-    troupe_group *tied; /* first and last stage's copies of tied parameters; NULL: none */
-    struct troupe_gradient_run *runs;
-    int run_count;
+    troupe_group *tp; /* NULL: alone */
+    struct troupe_gradient_sums sums;
     troupe_optimizer *optimizer;
 };
 
@@ -48,6 +37,7 @@ struct troupe_part_options {
     int dp;
     int tp;
     int slots;
+    int generation; /* 0 or 1: parts of the job that are alive at the same time differ in it */
     const troupe_sample_plan *samples;
     troupe_source *source;
     troupe_stream *stream;

@@ -19,7 +19,7 @@
 #include "runtime/clock.h"
 #include "runtime/memory.h"
 
-enum { WORLD_GROUP = 1, DESCRIPTION_BYTES = 8192 };
+enum { DESCRIPTION_BYTES = 8192 };
 
 /* What the ranks add up after a step. */
 enum total {
@@ -287,7 +287,8 @@ static troupe_status read_checkpoint(troupe_train *train) {
 }
 
 static troupe_status create_world(troupe_train *train) {
-    struct troupe_group_options options = {.id = WORLD_GROUP, .bytes_max = sizeof train->totals};
+    struct troupe_group_options options = {.id = TROUPE_GROUP_ID_TRAIN,
+                                           .bytes_max = sizeof train->totals};
     return troupe_group_create(train->options.comm, &options, &train->world);
 }
 
