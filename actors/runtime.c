@@ -564,9 +564,13 @@ fail:
     return status;
 }
 
+/* Alone: a rank whose preparation fails must not keep the others waiting. */
 static troupe_status make_world(troupe_runtime *runtime) {
-    struct troupe_group_options options = {.id = TROUPE_GROUP_ID_RUNTIME,
-                                           .bytes_max = sizeof(uint64_t)};
+    struct troupe_group_options options = {.id = TROUPE_GROUP_ID_RUNTIME +
+                                                 (uint32_t)runtime->options.generation,
+                                           .bytes_max = sizeof(uint64_t),
+                                           .alone = true};
+    TROUPE_TRY(TROUPE_NEW(&runtime->hashes, runtime->rank_count));
     return troupe_group_create(runtime->comm, &options, &runtime->world);
 }
 
@@ -582,14 +586,32 @@ static troupe_status make_tickets(troupe_runtime *runtime) {
     return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);
 }
 
-static troupe_status make_all(troupe_runtime *runtime) {
-    TROUPE_TRY(make_world(runtime));
-    TROUPE_TRY(troupe_compare_calls(runtime));
+static troupe_status make_machinery(troupe_runtime *runtime) {
     TROUPE_TRY(troupe_make_graph(runtime));
     TROUPE_TRY(make_tickets(runtime));
     TROUPE_TRY(troupe_make_mailboxes(runtime));
     TROUPE_TRY(troupe_make_conductor(runtime));
     TROUPE_TRY(troupe_create_actors(runtime));
+    runtime->prepared = true;
+    return TROUPE_OK;
+}
+
+troupe_status troupe_runtime_prepare(troupe_runtime *runtime) {
+    TROUPE_ASSERT(runtime->world == NULL, "rank %d prepares twice", runtime->rank);
+    TROUPE_TRY(make_world(runtime));
+    return make_machinery(runtime);
+}
+
+/* Calls that differ explain why their graph is wrong, so they are compared first where possible. */
+static troupe_status start(troupe_runtime *runtime) {
+    if (runtime->world == NULL) {
+        TROUPE_TRY(make_world(runtime));
+    }
+    TROUPE_TRY(troupe_compare_calls(runtime));
+    if (!runtime->prepared) {
+        TROUPE_TRY(make_machinery(runtime));
+    }
+    runtime->listening = true;
     troupe_comm_set_control_handler(runtime->comm, handle_control, runtime);
     troupe_comm_set_watch(runtime->comm, watch_wait, runtime);
     return troupe_group_barrier(runtime->world); /* all can take messages from here on */
@@ -597,7 +619,7 @@ static troupe_status make_all(troupe_runtime *runtime) {
 
 troupe_status troupe_runtime_start(troupe_runtime *runtime) {
     TROUPE_ASSERT(!runtime->started, "rank %d starts twice", runtime->rank);
-    troupe_status status = make_all(runtime);
+    troupe_status status = start(runtime);
     if (status != TROUPE_OK) {
         troupe_runtime_fail(runtime, status);
         return report_failure(runtime);
@@ -626,8 +648,10 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     if (runtime->started && !is_failed(runtime)) {
         say_bye(runtime);
     }
-    troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
-    troupe_comm_set_watch(runtime->comm, NULL, NULL);
+    if (runtime->listening) {
+        troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
+        troupe_comm_set_watch(runtime->comm, NULL, NULL);
+    }
     if (troupe_comm_failure(runtime->comm) != TROUPE_OK) {
         troupe_comm_progress(runtime->comm); /* ends what is in flight in our buffers */
     }
@@ -641,6 +665,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     }
     troupe_free(runtime->tickets);
     troupe_free(runtime->reductions);
+    troupe_free(runtime->hashes);
     troupe_free(runtime->order_name);
     if (runtime->failure != TROUPE_OK) {
         report_failure(runtime); /* what ended meanwhile has said its echo of it */
