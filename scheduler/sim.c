@@ -51,9 +51,10 @@ struct rank_state {
 
 /* Of one edge, at one member of its consumer: firings (of the consumer, in this run) below. */
 struct lane_state {
-    int next;      /* whose message has begun to travel, or was empty */
-    int arrived;   /* that are there */
-    int completed; /* whose sender has its buffer back */
+    int next;        /* whose message has begun to travel, or was empty */
+    int arrived;     /* that are there */
+    int completed;   /* whose sender has its buffer back */
+    int64_t last_ns; /* arrival of the latest that has left: messages keep their order */
 };
 
 struct method_state {
@@ -317,13 +318,21 @@ static void report_returns(troupe_sim *sim, int method, int member) {
     }
 }
 
-/* Messages up to the one of `firing` are no longer in the sender's buffers. */
-static void complete(troupe_sim *sim, int edge, int member, int firing) {
+/* Empty messages never fill a buffer: those behind the completed ones are completed, too. */
+static void pass_empty(troupe_sim *sim, int edge, int member) {
+    const struct troupe_edge *plan = &sim->graph->edges[edge];
     struct lane_state *lane = &sim->lanes[sim->first_lane[edge] + member];
-    lane->completed = firing + 1;
-    while (lane->completed < lane->next && !receives(sim, edge, lane->completed, member)) {
+    int written = sim->methods[plan->from].ended[sender_of(sim, edge, member)] + plan->initial;
+    written = written < firings_of(sim, plan->to) ? written : firings_of(sim, plan->to);
+    while (lane->completed < written && !receives(sim, edge, lane->completed, member)) {
         lane->completed++;
     }
+}
+
+/* Messages up to the one of `firing` are no longer in the sender's buffers. */
+static void complete(troupe_sim *sim, int edge, int member, int firing) {
+    sim->lanes[sim->first_lane[edge] + member].completed = firing + 1;
+    pass_empty(sim, edge, member);
     report_returns(sim, sim->graph->edges[edge].from, sender_of(sim, edge, member));
 }
 
@@ -364,8 +373,11 @@ static void travel(troupe_sim *sim, int edge, int member, int firing) {
         arrive(sim, edge, member, firing); /* and complete when consumed: it is handed over */
         return;
     }
+    int64_t *last_ns = &sim->lanes[sim->first_lane[edge] + member].last_ns;
+    int64_t arrival = arrival_of(sim, edge, member, firing, from, to);
+    *last_ns = arrival > *last_ns ? arrival : *last_ns;
     struct event event = {.kind = EVENT_ARRIVED,
-                          .time_ns = arrival_of(sim, edge, member, firing, from, to),
+                          .time_ns = *last_ns,
                           .rank = to,
                           .from = from,
                           .index = edge,
@@ -387,8 +399,6 @@ static void pump_lane(troupe_sim *sim, int edge, int member) {
         int firing = lane->next++;
         if (receives(sim, edge, firing, member)) {
             travel(sim, edge, member, firing);
-        } else if (lane->completed == firing) {
-            complete(sim, edge, member, firing);
         }
     }
 }
@@ -406,16 +416,34 @@ static bool inputs_are_here(const troupe_sim *sim, int method, int firing, int m
     return true;
 }
 
+/* Firings below `firing` whose buffer this member still holds for some receiver. */
+static int held_buffers(const troupe_sim *sim, int edge, int firing, int member) {
+    int first = firing, held = 0;
+    for (int k = member; k < receiver_count(sim, edge);
+         k += gang_of(sim, sim->graph->edges[edge].from)->rank_count) {
+        int completed = sim->lanes[sim->first_lane[edge] + k].completed;
+        first = completed < first ? completed : first;
+    }
+    for (int f = first; f < firing; f++) {
+        bool holds = false;
+        for (int k = member; k < receiver_count(sim, edge);
+             k += gang_of(sim, sim->graph->edges[edge].from)->rank_count) {
+            holds = holds || (sim->lanes[sim->first_lane[edge] + k].completed <= f &&
+                              receives(sim, edge, f, k));
+        }
+        held += holds;
+    }
+    return held;
+}
+
 static bool outputs_are_free(const troupe_sim *sim, int method, int firing, int member) {
     for (int i = sim->output_range[method].begin; i < sim->output_range[method].end; i++) {
         int e = sim->outputs[i];
         const struct troupe_edge *plan = &sim->graph->edges[e];
         int buffers = plan->credits + (sim->options.receivers != NULL && plan->initial == 0);
-        for (int k = 0; e != sim->methods[method].returns_edge && k < receiver_count(sim, e); k++) {
-            if (sender_of(sim, e, k) == member &&
-                firing + plan->initial - sim->lanes[sim->first_lane[e] + k].completed >= buffers) {
-                return false;
-            }
+        if (e != sim->methods[method].returns_edge &&
+            held_buffers(sim, e, firing + plan->initial, member) >= buffers) {
+            return false;
         }
     }
     return true;
@@ -528,6 +556,7 @@ static void end_task(troupe_sim *sim, int method, int firing, int member) {
         int e = sim->outputs[i];
         for (int k = 0; e != state->returns_edge && k < receiver_count(sim, e); k++) {
             if (sender_of(sim, e, k) == member) {
+                pass_empty(sim, e, k);
                 pump_lane(sim, e, k);
             }
         }
@@ -600,7 +629,7 @@ static void reset(troupe_sim *sim) {
     for (int e = 0; e < graph->edge_count; e++) {
         int initial = graph->edges[e].initial;
         for (int k = 0; k < receiver_count(sim, e); k++) {
-            sim->lanes[sim->first_lane[e] + k] = (struct lane_state){initial, initial, initial};
+            sim->lanes[sim->first_lane[e] + k] = (struct lane_state){initial, initial, initial, 0};
         }
     }
     if (sim->traffic != NULL) {
@@ -635,12 +664,27 @@ static troupe_status check_done(troupe_sim *sim) {
     return TROUPE_OK;
 }
 
+/* Messages of the run before that this one consumes are there when it begins. */
+static void carry_over(troupe_sim *sim, int conductor) {
+    for (int e = 0; sim->step > 0 && e < sim->graph->edge_count; e++) {
+        const struct troupe_edge *edge = &sim->graph->edges[e];
+        bool carries = edge->initial > 0 && conductor_of(sim, edge->to) == conductor &&
+                       e != sim->methods[edge->to].returns_edge;
+        for (int k = 0; carries && k < receiver_count(sim, e); k++) {
+            for (int i = 0; i < edge->initial; i++) {
+                arrive(sim, e, k, i);
+            }
+        }
+    }
+}
+
 troupe_status troupe_sim_run(troupe_sim *sim, struct troupe_sim_result *out) {
     reset(sim);
     sim->step++;
     for (int r = 0; r < sim->graph->rank_count; r++) {
         if (sim->engines[r] != NULL) {
             troupe_engine_begin_step(sim->engines[r], sim->step);
+            carry_over(sim, r);
             pump(sim, r);
         }
         advance(sim, r);
