@@ -46,6 +46,8 @@ static int64_t task_ns(void *arg, int m, int64_t step, int microbatch) {
     case TROUPE_METHOD_BACKWARD_INPUT:
         ns = encoder ? o->encoder_backward : o->backward + (o->split ? 0 : o->weight);
         break;
+    case TROUPE_METHOD_REDUCE:
+        return o->reduce;
     default:
         ns = o->weight;
         break;
@@ -67,7 +69,7 @@ static int add_method(struct pipeline *p, struct troupe_method method, int after
     p->after[m] = after;
     method.after = &p->after[m];
     method.after_count = after >= 0;
-    method.firings = p->options.microbatches;
+    method.firings = method.firings > 0 ? method.firings : p->options.microbatches;
     p->methods[m] = method;
     return m;
 }
@@ -105,7 +107,18 @@ static int add_gang(struct pipeline *p, struct troupe_gang gang, int rank, bool 
     return forward;
 }
 
-static void add_llm(struct pipeline *p, int *first_forward) {
+static void add_reduction(struct pipeline *p, int gang, int last_method) {
+    add_method(p,
+               (struct troupe_method){.name = "reduce",
+                                      .gang = gang,
+                                      .kind = TROUPE_METHOD_REDUCE,
+                                      .lane = TROUPE_LANE_REDUCTION,
+                                      .lane_order = p->gangs[gang].stage,
+                                      .firings = 1},
+               last_method);
+}
+
+static void add_llm(struct pipeline *p, int replica, int first_rank, int *first_forward) {
     const struct pipeline_options *o = &p->options;
     for (int s = 0, before = -1; s < stage_count(p); s++) {
         int forward = add_gang(p,
@@ -113,8 +126,12 @@ static void add_llm(struct pipeline *p, int *first_forward) {
                                                     .slots = o->slots,
                                                     .module = LLM,
                                                     .stage = s,
-                                                    .stage_count = stage_count(p)},
-                               rank_of_stage(p, s), o->split);
+                                                    .stage_count = stage_count(p),
+                                                    .dp = replica},
+                               first_rank + rank_of_stage(p, s), o->split);
+        if (o->reduce > 0) {
+            add_reduction(p, p->graph.gang_count - 1, p->graph.method_count - 1);
+        }
         if (before >= 0) {
             add_edge(p, "rows", before, forward);
             add_edge(p, "gradients", forward + 1, before + 1);
@@ -127,8 +144,8 @@ static void add_llm(struct pipeline *p, int *first_forward) {
 
 static void allocate(struct pipeline *p, int gangs, int ranks) {
     EXPECT_OK(TROUPE_NEW(&p->gangs, gangs));
-    EXPECT_OK(TROUPE_NEW(&p->methods, 3 * gangs));
-    EXPECT_OK(TROUPE_NEW(&p->after, 3 * gangs));
+    EXPECT_OK(TROUPE_NEW(&p->methods, 4 * gangs));
+    EXPECT_OK(TROUPE_NEW(&p->after, 4 * gangs));
     EXPECT_OK(TROUPE_NEW(&p->edges, 2 * gangs));
     EXPECT_OK(TROUPE_NEW(&p->rank_lists, ranks));
     for (int r = 0; r < ranks; r++) {
@@ -136,30 +153,39 @@ static void allocate(struct pipeline *p, int gangs, int ranks) {
     }
 }
 
-void pipeline_make(const struct pipeline_options *options, struct pipeline *p) {
-    int m = options->microbatches, first_forward = 0;
-    *p = (struct pipeline){.options = *options};
-    struct pipeline_options *o = &p->options;
-    o->chunks = o->chunks > 0 ? o->chunks : 1;
-    o->slots = o->slots > 0 ? o->slots : m;
-    o->encoder_slots = o->encoder_slots > 0 ? o->encoder_slots : m;
-    o->credits = o->credits > 0 ? o->credits : m;
-    int encoders = encoder_count(p), apart = o->encoder == ENCODER_APART ? o->ranks : 0;
-    allocate(p, stage_count(p) + encoders, o->ranks + encoders);
-    add_llm(p, &first_forward);
-    for (int i = 0; i < encoders; i++) {
+static void add_encoders(struct pipeline *p, int replica, int first_rank, int first_forward) {
+    for (int i = 0; i < encoder_count(p); i++) {
         int forward = add_gang(p,
                                (struct troupe_gang){.name = "encoder",
-                                                    .slots = o->encoder_slots,
+                                                    .slots = p->options.encoder_slots,
                                                     .module = ENCODER,
                                                     .depth = 1,
                                                     .stage_count = 1,
-                                                    .dp = i},
-                               apart + i, false);
+                                                    .dp = replica * encoder_count(p) + i},
+                               first_rank + i, false);
         add_edge(p, "pictures", forward, first_forward);
         add_edge(p, "picture gradients", first_forward + 1, forward + 1);
     }
-    p->graph.rank_count = o->ranks + (apart > 0 ? encoders : 0);
+}
+
+void pipeline_make(const struct pipeline_options *options, struct pipeline *p) {
+    int m = options->microbatches;
+    *p = (struct pipeline){.options = *options};
+    struct pipeline_options *o = &p->options;
+    o->chunks = o->chunks > 0 ? o->chunks : 1;
+    o->replicas = o->replicas > 0 ? o->replicas : 1;
+    o->slots = o->slots > 0 ? o->slots : m;
+    o->encoder_slots = o->encoder_slots > 0 ? o->encoder_slots : m;
+    o->credits = o->credits > 0 ? o->credits : m;
+    bool apart = o->encoder == ENCODER_APART;
+    int ranks = o->ranks + (apart ? encoder_count(p) : 0); /* of a replica */
+    allocate(p, o->replicas * (stage_count(p) + encoder_count(p)), o->replicas * ranks);
+    for (int d = 0; d < o->replicas; d++) {
+        int first_forward = 0, first_rank = d * ranks;
+        add_llm(p, d, first_rank, &first_forward);
+        add_encoders(p, d, first_rank + (apart ? o->ranks : 0), first_forward);
+    }
+    p->graph.rank_count = o->replicas * ranks;
     p->graph.gangs = p->gangs;
     p->graph.methods = p->methods;
     p->graph.edges = p->edges;

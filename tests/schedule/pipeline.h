@@ -33,6 +33,7 @@ struct pipeline_options {
     int ranks;
     int chunks; /* stages of the language model on each rank, 0: 1; stage s is on rank s % ranks */
     bool v_shape; /* two chunks, the second in reverse order of ranks */
+    int replicas; /* of all that on further ranks, 0: 1 */
     int microbatches;
     int64_t forward, backward, weight; /* of one stage and microbatch */
     bool split;                        /* backward and weight are two tasks */
@@ -40,6 +41,7 @@ struct pipeline_options {
     int encoder_slots;                 /* 0: as many as microbatches */
     int credits;                       /* 0: as many as microbatches */
     int64_t link_ns;                   /* between ranks */
+    int64_t reduce;                    /* of a stage's gradients over the replicas; 0: none */
     enum pipeline_encoder encoder;
     int encoder_ranks;
     int64_t encoder_forward, encoder_backward; /* of one encoder actor and microbatch */
