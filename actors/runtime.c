@@ -207,9 +207,24 @@ static void report_done(troupe_runtime *runtime, int method, int64_t firing) {
                                           .member = troupe_gang_of(runtime, method)->member});
 }
 
+static void trace_done(troupe_runtime *runtime, int method, int64_t firing, uint64_t begin_ns,
+                       uint64_t end_ns) {
+    int firings = runtime->graph_methods[method].firings;
+    if (runtime->options.trace != NULL) {
+        troupe_trace_add(
+            runtime->options.trace,
+            &(struct troupe_trace_event){.what = method,
+                                         .index = firings > 0 ? (int)(firing % firings) : 0,
+                                         .begin_ns = begin_ns,
+                                         .end_ns = end_ns});
+    }
+}
+
 static void finish_reduction(struct troupe_posted_reduction *reduction) {
     if (--reduction->outstanding == 0) {
         reduction->running = false;
+        trace_done(reduction->runtime, reduction->method, reduction->firing, reduction->since_ns,
+                   troupe_clock_ns());
         report_done(reduction->runtime, reduction->method, reduction->firing);
     }
 }
@@ -299,8 +314,12 @@ static troupe_status call_method(troupe_runtime *runtime, const struct troupe_ra
     const struct troupe_actor_method *method = troupe_method_of(runtime, ticket->method);
     uint64_t begin_ns = troupe_clock_ns();
     troupe_status status = method->run(gang->state, firing);
-    gang->times.compute_ns += troupe_clock_ns() - begin_ns;
+    uint64_t end_ns = troupe_clock_ns();
+    gang->times.compute_ns += end_ns - begin_ns;
     gang->times.firings++;
+    if (firing->internal == NULL) { /* a reduction is done when its collectives are */
+        trace_done(runtime, ticket->method, ticket->firing, begin_ns, end_ns);
+    }
     if (status != TROUPE_OK && troupe_comm_failure(runtime->comm) == TROUPE_OK) {
         troupe_fail_in(status, "%s %s, microbatch %d of step %" PRId64 ", rank %d", gang->name,
                        method->name, firing->microbatch, firing->step, runtime->rank);
@@ -617,9 +636,18 @@ static troupe_status make_tickets(troupe_runtime *runtime) {
     return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);
 }
 
+troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out) {
+    if (runtime->graph.rank_count == 0) {
+        TROUPE_TRY(troupe_make_graph(runtime));
+    }
+    *out = &runtime->graph;
+    return TROUPE_OK;
+}
+
 static troupe_status make_machinery(troupe_runtime *runtime) {
     TROUPE_TRY(TROUPE_NEW(&runtime->has_reported, runtime->rank_count));
-    TROUPE_TRY(troupe_make_graph(runtime));
+    const struct troupe_graph *graph = NULL;
+    TROUPE_TRY(troupe_runtime_graph(runtime, &graph));
     TROUPE_TRY(make_tickets(runtime));
     TROUPE_TRY(troupe_make_mailboxes(runtime));
     TROUPE_TRY(troupe_make_conductor(runtime));

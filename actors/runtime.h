@@ -31,6 +31,8 @@
 #include "actors/edge.h"
 #include "comm/comm.h"
 #include "runtime/status.h"
+#include "runtime/trace.h"
+#include "scheduler/graph.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -43,6 +45,10 @@ struct troupe_runtime_options {
     int64_t stall_ns;  /* deadline without any progress; 0: 60 s, < 0: none */
     bool checksum;     /* payloads carry a checksum that the receiver verifies */
     int generation;    /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
+    /* Gets an event for each task that this rank has done: the method's index in the task graph,
+     * the firing of the step, and when it ran; in the reduction lane from the post to the
+     * completion. NULL: none. Borrowed. */
+    struct troupe_trace *trace;
 };
 
 troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runtime_options *options,
@@ -94,6 +100,10 @@ int troupe_runtime_edge_count(const troupe_runtime *runtime);
 int troupe_runtime_gang_count(const troupe_runtime *runtime);
 const char *troupe_runtime_edge_name(const troupe_runtime *runtime, int edge);
 const char *troupe_runtime_gang_name(const troupe_runtime *runtime, int gang);
+
+/* The task graph of the gangs and edges so far, after which no more may be added; before start it
+ * is made of what this rank has declared. The runtime's. */
+troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out);
 
 /* After start: one line for each island, "island of 2 ranks, conductor 0: llm dp 0, vision dp 0".
  */
