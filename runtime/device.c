@@ -73,6 +73,10 @@ const char *troupe_device_name(const troupe_device *device) {
     return device->name;
 }
 
+const unsigned char *troupe_device_identity(const troupe_device *device) {
+    return device->identity;
+}
+
 troupe_status troupe_device_alloc(troupe_device *device, size_t bytes, void **out) {
     return device->backend->alloc(device, bytes, out);
 }

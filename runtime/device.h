@@ -50,6 +50,9 @@ void troupe_device_close(troupe_device *device);
 enum troupe_device_kind troupe_device_kind(const troupe_device *device);
 /* "cpu", "cuda 0: NVIDIA H200" */
 const char *troupe_device_name(const troupe_device *device);
+/* Bytes that no two GPUs of the world have in common, wherever they are seen from; zeros: a CPU. */
+enum { TROUPE_DEVICE_IDENTITY_BYTES = 16 };
+const unsigned char *troupe_device_identity(const troupe_device *device);
 
 /* Device memory, 64-byte aligned (256 on a GPU), zeroed. Startup and shutdown only. */
 troupe_status troupe_device_alloc(troupe_device *device, size_t bytes, void **out);
