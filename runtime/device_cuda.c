@@ -269,17 +269,34 @@ static void cuda_event_destroy(troupe_event *event) {
     troupe_free(e);
 }
 
-static troupe_status cuda_event_create(troupe_device *device, troupe_event **out) {
+static troupe_status create_event(troupe_device *device, unsigned flags, troupe_event **out) {
     TROUPE_TRY(enter(device));
     struct cuda_event *event = NULL;
     TROUPE_TRY(TROUPE_NEW(&event, 1));
-    troupe_status status = troupe_cuda_status(
-        cudaEventCreateWithFlags(&event->native, cudaEventDisableTiming), "cudaEventCreate");
+    troupe_status status =
+        troupe_cuda_status(cudaEventCreateWithFlags(&event->native, flags), "cudaEventCreate");
     if (status != TROUPE_OK) {
         cuda_event_destroy(&event->base);
         return status;
     }
     *out = &event->base;
+    return TROUPE_OK;
+}
+
+static troupe_status cuda_event_create(troupe_device *device, troupe_event **out) {
+    return create_event(device, cudaEventDisableTiming, out);
+}
+
+static troupe_status cuda_event_create_timed(troupe_device *device, troupe_event **out) {
+    return create_event(device, cudaEventDefault, out);
+}
+
+static troupe_status cuda_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out) {
+    float milliseconds = 0;
+    TROUPE_TRY(enter(begin->device));
+    TROUPE_TRY_CUDA(cudaEventElapsedTime(&milliseconds, ((struct cuda_event *)begin)->native,
+                                         ((struct cuda_event *)end)->native));
+    *ns_out = (uint64_t)((double)milliseconds * 1e6);
     return TROUPE_OK;
 }
 
@@ -361,6 +378,8 @@ const struct troupe_device_backend troupe_device_backend_cuda = {
     .stream_fill_zero = cuda_stream_fill_zero,
     .stream_wait = cuda_stream_wait,
     .event_create = cuda_event_create,
+    .event_create_timed = cuda_event_create_timed,
+    .event_elapsed = cuda_event_elapsed,
     .event_destroy = cuda_event_destroy,
     .event_record = cuda_event_record,
     .event_query = cuda_event_query,
