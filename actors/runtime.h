@@ -13,9 +13,9 @@
  * it, its engine issues tickets, and each rank runs its tickets in order (scheduler/engine.h has
  * the rules). All of that happens inside troupe_comm_progress, but for the methods themselves.
  *
- * Ownership: the endpoint is borrowed, its control handler and group id 2^20 - 1 are taken, until
- * destroy; destroy the runtime before the endpoint is closed. Threads: one thread per runtime makes
- * all calls; troupe_runtime_request_report may be called from a signal handler or any thread.
+ * Ownership: the endpoint is borrowed, its control handler and TROUPE_GROUP_ID_RUNTIME are taken,
+ * until destroy; destroy the runtime before the endpoint is closed. Threads: one thread per runtime
+ * makes all calls; troupe_runtime_request_report may be called from a signal handler or any thread.
  * Failure: the first failure on a rank (a method, a contract, the transport, a stall) is what its
  * step or run returns; all other ranks are told and return too. A failed runtime stays failed.
  * Nothing allocates between start and destroy.

@@ -42,6 +42,14 @@ enum troupe_element {
     TROUPE_ELEMENT_UINT64
 };
 
+/* Ids that Troupe itself takes; an app's own groups stay below them. */
+enum {
+    TROUPE_GROUP_ID_MODULES = 1 << 18,       /* 2^19 of them: TP, DP, tied stages of modules */
+    TROUPE_GROUP_ID_TRAIN = (1 << 20) - 4,   /* all ranks of a training job */
+    TROUPE_GROUP_ID_LAUNCH = (1 << 20) - 3,  /* all ranks, while they settle on their cores */
+    TROUPE_GROUP_ID_RUNTIME = (1 << 20) - 2, /* and the next: all ranks of a runtime */
+};
+
 struct troupe_group_options {
     const int *ranks; /* global ranks in group order; copied. NULL: all ranks of the job */
     int count;        /* of `ranks` */

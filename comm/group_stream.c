@@ -32,7 +32,12 @@ struct introduction {
 };
 
 static bool same_gpu(const struct introduction *a, const struct introduction *b) {
-    return a->kind != TROUPE_DEVICE_CPU && memcmp(a->gpu, b->gpu, sizeof a->gpu) == 0;
+    static const unsigned char none[TROUPE_DEVICE_IDENTITY_BYTES] = {0};
+    return memcmp(a->gpu, none, sizeof none) != 0 && memcmp(a->gpu, b->gpu, sizeof a->gpu) == 0;
+}
+
+static const char *kind_name(const struct introduction *introduction) {
+    return troupe_device_kind_name((enum troupe_device_kind)introduction->kind);
 }
 
 static troupe_status check_agreement(const struct introduction *all, int size) {
@@ -40,11 +45,11 @@ static troupe_status check_agreement(const struct introduction *all, int size) {
         if (all[r].kind != all[0].kind || strcmp(all[r].wanted, all[0].wanted) != 0 ||
             strcmp(all[r].best, all[0].best) != 0) {
             return troupe_fail(TROUPE_ERROR_INVALID,
-                               "rank 0 has device kind %d and collectives by %s (its build: %s), "
-                               "rank %d kind %d and %s (%s); start one program with one setting on "
-                               "all ranks",
-                               all[0].kind, all[0].wanted, all[0].best, r, all[r].kind,
-                               all[r].wanted, all[r].best);
+                               "rank 0 has a %s device and collectives by %s (its build: %s), "
+                               "rank %d a %s device and %s (%s); start one program with one "
+                               "setting on all ranks",
+                               kind_name(&all[0]), all[0].wanted, all[0].best, r,
+                               kind_name(&all[r]), all[r].wanted, all[r].best);
         }
     }
     return TROUPE_OK;
@@ -101,8 +106,7 @@ static troupe_status choose(const struct troupe_group_devices *devices,
                             const struct troupe_group_stream_engine **out) {
     const char *wanted = devices->options.engine;
     bool any = strcmp(wanted, "auto") == 0;
-    if (troupe_device_kind(devices->device) == TROUPE_DEVICE_CPU &&
-        (any || strcmp(wanted, "host") == 0)) {
+    if (troupe_device_is_host(devices->device) && (any || strcmp(wanted, "host") == 0)) {
         *out = &troupe_group_stream_engine_host;
         return TROUPE_OK;
     }
@@ -215,8 +219,7 @@ void troupe_group_engines_summary(char *text, size_t bytes) {
 
 static troupe_status begin(const troupe_group *group, const troupe_stream *stream) {
     const troupe_device *device = troupe_stream_device(stream);
-    TROUPE_ASSERT(troupe_device_kind(device) == TROUPE_DEVICE_CPU || group->stream_state != NULL ||
-                      group->count == 1,
+    TROUPE_ASSERT(troupe_device_is_host(device) || group->stream_state != NULL || group->count == 1,
                   "group %u runs on %s without troupe_groups_open_device", group->id,
                   troupe_device_name(device));
     return troupe_comm_failure(group->comm);

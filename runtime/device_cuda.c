@@ -291,6 +291,19 @@ static troupe_status cuda_event_create(troupe_device *device, troupe_event **out
     return create_event(device, cudaEventDisableTiming, out);
 }
 
+static troupe_status cuda_event_create_timed(troupe_device *device, troupe_event **out) {
+    return create_event(device, cudaEventDefault, out);
+}
+
+static troupe_status cuda_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out) {
+    float milliseconds = 0;
+    TROUPE_TRY(enter(begin->device));
+    TROUPE_TRY_CUDA(cudaEventElapsedTime(&milliseconds, ((struct cuda_event *)begin)->native,
+                                         ((struct cuda_event *)end)->native));
+    *ns_out = (uint64_t)((double)milliseconds * 1e6);
+    return TROUPE_OK;
+}
+
 static troupe_status cuda_event_record(troupe_event *event, troupe_stream *stream) {
     TROUPE_TRY(enter(stream->device));
     TROUPE_TRY_CUDA(cudaEventRecord(((struct cuda_event *)event)->native, native_stream(stream)));
@@ -443,6 +456,8 @@ const struct troupe_device_backend troupe_device_backend_cuda = {
     .stream_fill_zero = cuda_stream_fill_zero,
     .stream_wait = cuda_stream_wait,
     .event_create = cuda_event_create,
+    .event_create_timed = cuda_event_create_timed,
+    .event_elapsed = cuda_event_elapsed,
     .event_destroy = cuda_event_destroy,
     .event_record = cuda_event_record,
     .event_query = cuda_event_query,

@@ -43,6 +43,7 @@ struct troupe_device_sharing {
  * stream_synchronize blocks. Arguments are checked by device.c: same device, sane strides. */
 struct troupe_device_backend {
     enum troupe_device_kind kind;
+    bool is_host; /* see troupe_device_is_host */
     /* Where there are none, *why says so in a few words. */
     int (*count)(const char **why);
     troupe_status (*open)(const struct troupe_device_options *options, troupe_device **out);
@@ -58,6 +59,8 @@ struct troupe_device_backend {
     troupe_status (*stream_fill_zero)(troupe_stream *stream, void *memory, size_t bytes);
     troupe_status (*stream_wait)(troupe_stream *stream, troupe_event *event);
     troupe_status (*event_create)(troupe_device *device, troupe_event **out);
+    troupe_status (*event_create_timed)(troupe_device *device, troupe_event **out);
+    troupe_status (*event_elapsed)(troupe_event *begin, troupe_event *end, uint64_t *ns_out);
     void (*event_destroy)(troupe_event *event);
     troupe_status (*event_record)(troupe_event *event, troupe_stream *stream);
     troupe_status (*event_query)(troupe_event *event);
@@ -68,6 +71,7 @@ struct troupe_device_backend {
 extern const struct troupe_device_sharing troupe_device_sharing_none;
 
 extern const struct troupe_device_backend troupe_device_backend_cpu;
+extern const struct troupe_device_backend troupe_device_backend_sim;
 extern const struct troupe_device_backend troupe_device_backend_cuda;
 
 #endif

@@ -62,20 +62,6 @@ static float *data_of(const struct troupe_parameter *parameters, int i,
 
 /* ---- writing ---- */
 
-/* The whole model in order of the data: the same in every layout. */
-static int all_specs(const struct troupe_model_config *config, struct troupe_parameter_spec *out) {
-    const struct troupe_module_class *const *classes = troupe_module_classes();
-    int count = 0;
-    for (int i = 0; classes[i] != NULL; i++) {
-        struct troupe_shard whole = {.tp_count = 1,
-                                     .layer_end = classes[i]->layer_count(config),
-                                     .first_stage = true,
-                                     .last_stage = true};
-        count += classes[i]->specs(config, &whole, out != NULL ? out + count : NULL);
-    }
-    return count;
-}
-
 static troupe_status create_files(const struct troupe_checkpoint *checkpoint, const char *folder,
                                   const struct troupe_file_tensor *tensors, int count) {
     char step[32];
@@ -98,13 +84,13 @@ static troupe_status create_tensors(const struct troupe_checkpoint *checkpoint,
     const struct troupe_model_config *config = &checkpoint->config->model;
     struct troupe_parameter_spec *specs = NULL;
     struct troupe_file_tensor *tensors = NULL;
-    int count = all_specs(config, NULL);
+    int count = troupe_model_specs(config, NULL);
     troupe_status status = TROUPE_NEW(&specs, count);
     if (status == TROUPE_OK) {
         status = TROUPE_NEW(&tensors, count);
     }
     if (status == TROUPE_OK) {
-        all_specs(config, specs);
+        troupe_model_specs(config, specs);
         for (int i = 0; i < count; i++) {
             tensors[i] = file_tensor(&specs[i]);
         }

@@ -9,7 +9,9 @@
 
 #include "runtime/check.h"
 
-static const char *const module_names[TROUPE_CONFIG_MODULES] = {"vision", "projector", "llm"};
+static const char *module_name(int module) {
+    return troupe_module_classes()[module]->name;
+}
 
 /* The byte after the last line whose step is at most `position`; lines are in order of step. */
 static long end_of_position(FILE *file, int64_t position) {
@@ -51,7 +53,7 @@ troupe_status troupe_metrics_open(const char *run_dir, int64_t position, FILE **
 static void write_modules(FILE *file, const char *name, const double *values) {
     fprintf(file, ", \"%s\": {", name);
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
-        fprintf(file, "%s\"%s\": %.4g", i > 0 ? ", " : "", module_names[i], values[i]);
+        fprintf(file, "%s\"%s\": %.4g", i > 0 ? ", " : "", module_name(i), values[i]);
     }
     fputc('}', file);
 }
@@ -61,7 +63,7 @@ troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *
     fprintf(file, "{\"step\": %" PRId64 ", \"loss\": %.9g, \"grad_norm\": %.9g", r->step, r->loss,
             r->grad_norm);
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
-        fprintf(file, ", \"grad_norm_%s\": %.9g", module_names[i], r->module_norm[i]);
+        fprintf(file, ", \"grad_norm_%s\": %.9g", module_name(i), r->module_norm[i]);
     }
     fprintf(file,
             ", \"lr\": %.9g, \"tokens\": %" PRId64 ", \"images\": %" PRId64
