@@ -76,7 +76,7 @@ troupe_status troupe_group_enqueue_broadcast(troupe_group *group, troupe_stream 
 /* Sends and receives that run together, so that opposing ones cannot wait for each other. For each
  * pair of members both ends list the same sizes in the same order; none to itself; at most
  * TROUPE_MOVES_MAX of them. On an edge only after both ends have granted it. */
-enum { TROUPE_MOVES_MAX = 256 };
+enum { TROUPE_MOVES_MAX = 128 };
 struct troupe_move {
     int member; /* the other end */
     bool sends; /* else receives */

@@ -77,6 +77,10 @@ const char *troupe_device_name(const troupe_device *device) {
     return device->name;
 }
 
+const unsigned char *troupe_device_identity(const troupe_device *device) {
+    return device->identity;
+}
+
 bool troupe_device_is_host(const troupe_device *device) {
     return device->backend->is_host;
 }

@@ -54,6 +54,9 @@ void troupe_device_close(troupe_device *device);
 enum troupe_device_kind troupe_device_kind(const troupe_device *device);
 /* "cpu", "cuda 0: NVIDIA H200" */
 const char *troupe_device_name(const troupe_device *device);
+/* Bytes that no two GPUs of the world have in common, wherever they are seen from; zeros: no GPU. */
+enum { TROUPE_DEVICE_IDENTITY_BYTES = 16 };
+const unsigned char *troupe_device_identity(const troupe_device *device);
 /* "cpu", "cuda", "sim", as in train.device */
 const char *troupe_device_kind_name(enum troupe_device_kind kind);
 /* Whether its memory is the host's and its work is done when the call returns. */

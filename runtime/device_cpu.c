@@ -133,4 +133,5 @@ const struct troupe_device_backend troupe_device_backend_cpu = {
     .event_destroy = cpu_event_destroy,
     .event_record = cpu_event_record,
     .event_query = cpu_event_query,
+    .sharing = &troupe_device_sharing_none,
 };

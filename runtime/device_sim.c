@@ -409,4 +409,5 @@ const struct troupe_device_backend troupe_device_backend_sim = {
     .event_destroy = sim_event_destroy,
     .event_record = sim_event_record,
     .event_query = sim_event_query,
+    .sharing = &troupe_device_sharing_none,
 };
