@@ -21,35 +21,24 @@ int troupe_order_unbounded(const struct troupe_graph *graph, int gang) {
     return INT_MAX;
 }
 
-static troupe_status load(const char *path, const struct troupe_order_policy **out) {
-    const void *table = NULL;
-    TROUPE_TRY(troupe_policy_load(path, "troupe_order_policy", &table));
+static bool is_complete(const void *table) {
     const struct troupe_order_policy *policy = table;
-    if (policy->name == NULL || policy->in_flight == NULL || policy->pick == NULL) {
-        return troupe_fail(TROUPE_ERROR_INVALID,
-                           "order policy %s leaves name, in_flight or pick empty", path);
-    }
-    *out = policy;
-    return TROUPE_OK;
+    return policy->in_flight != NULL && policy->pick != NULL;
 }
 
 troupe_status troupe_order_find(const char *name, const struct troupe_order_policy **out) {
-    if (troupe_policy_is_path(name)) {
-        return load(name, out);
-    }
-    char known[256] = "";
-    for (size_t i = 0; i < TROUPE_COUNT_OF(builtin); i++) {
-        if (strcmp(builtin[i]->name, name) == 0) {
-            *out = builtin[i];
-            return TROUPE_OK;
-        }
-        size_t used = strlen(known);
-        snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", builtin[i]->name);
-    }
-    return troupe_fail(TROUPE_ERROR_INVALID,
-                       "order policy \"%s\" is not known; there are %s, or the path of a shared "
-                       "object with a / in it",
-                       name, known);
+    static const struct troupe_policy_kind kind = {
+        .what = "order policy",
+        .symbol = "troupe_order_policy",
+        .builtin = (const void *const *)builtin,
+        .builtin_count = TROUPE_COUNT_OF(builtin),
+        .required = "name, in_flight or pick",
+        .complete = is_complete,
+    };
+    const void *table = NULL;
+    TROUPE_TRY(troupe_policy_find(&kind, name, &table));
+    *out = table;
+    return TROUPE_OK;
 }
 
 const struct troupe_order_policy *troupe_order_builtin(int index) {

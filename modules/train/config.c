@@ -9,6 +9,7 @@
 #include <yaml.h>
 
 #include "modules/data/tokenizer.h"
+#include "modules/nn/module.h"
 #include "runtime/check.h"
 
 enum key_type { KEY_INT, KEY_LONG, KEY_DOUBLE, KEY_BOOL, KEY_TEXT, KEY_PAIR, KEY_LIST };
@@ -534,14 +535,13 @@ static troupe_status must_be(const char *key, const char *value, const char *onl
 }
 
 static troupe_status check_axes(const struct troupe_config *config) {
-    static const char *const names[TROUPE_CONFIG_MODULES] = {"vision", "projector", "llm"};
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         const struct troupe_config_placement *p = &config->placement.module[i];
         if (p->cp > 1 || p->ep > 1 || p->etp > 1 || p->sp) {
             return troupe_fail(TROUPE_ERROR_INVALID,
                                "placement.%s: cp, ep, etp and sp are not built yet; remove them "
                                "or set them to 1 (false)",
-                               names[i]);
+                               troupe_module_classes()[i]->name);
         }
     }
     return TROUPE_OK;

@@ -29,7 +29,6 @@ extern "C" {
 
 enum {
     TROUPE_CONFIG_TEXT_BYTES = 512,
-    TROUPE_CONFIG_MODULES = 3, /* vision, projector, llm: the order of troupe_module_classes */
     TROUPE_CONFIG_LIST_MAX = 64,
 };
 
