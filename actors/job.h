@@ -11,7 +11,8 @@
  * Ownership: the endpoint is opened before and closed after the body. Threads: with loopback ranks
  * each body has its own thread; `arg` is shared by them.
  * Failure: a body that fails ends the job on the other ranks (troupe_comm_abort); run returns the
- * first failure that is not an echo of another, and its sentence is the last error.
+ * first failure that is not an echo of another, and its sentence is the last error. A rank for
+ * which another speaks, having failed alike at the same time, has an empty one.
  */
 #ifndef TROUPE_ACTORS_JOB_H
 #define TROUPE_ACTORS_JOB_H
@@ -26,10 +27,12 @@ extern "C" {
 #endif
 
 struct troupe_job_options {
-    int ranks;            /* loopback ranks; 0: processes of the launcher (one without) */
-    uint64_t seed;        /* loopback: of delays and reorderings */
-    int64_t delay_ns_max; /* loopback: 0: none */
-    const char *provider; /* processes: see struct troupe_comm_options */
+    int ranks;             /* loopback ranks; 0: processes of the launcher (one without) */
+    uint64_t seed;         /* loopback: of delays and reorderings */
+    int64_t delay_ns_max;  /* loopback: 0: none */
+    const char *provider;  /* processes: see struct troupe_comm_options */
+    troupe_status refused; /* not OK: this process cannot take part, why is the last error; no body
+                              runs anywhere */
 };
 
 typedef troupe_status (*troupe_job_body)(void *arg, troupe_comm *comm);

@@ -58,13 +58,12 @@ static void send_to_all(troupe_runtime *runtime, enum troupe_control_kind kind) 
     }
 }
 
-/* A rank that gives up makes this one print, and ends the job: of several that do, the lowest. */
+/* A rank that gives up makes this one print, and ends the job. */
 static void heed_report_request(troupe_runtime *runtime, int from) {
     troupe_print_report(runtime);
     troupe_send_control(runtime, from, &(struct troupe_control){.kind = TROUPE_CONTROL_REPORTED});
     if (from != runtime->rank) {
         runtime->progress_ns = troupe_clock_ns(); /* its deadline has passed, ours begins anew */
-        runtime->yields |= from < runtime->rank;
     }
 }
 
@@ -429,21 +428,10 @@ static void collect_reports(troupe_runtime *runtime) {
     }
 }
 
-/* Another rank gives up, too, and says so for all; its time of grace ends within ours. */
-static void yield_to_other(troupe_runtime *runtime) {
-    uint64_t begin_ns = troupe_clock_ns();
-    while (!is_failed(runtime) && troupe_clock_ns() - begin_ns < 2 * report_grace_ns) {
-        call_progress(runtime, true);
-    }
-}
-
 /* All ranks print what they wait for; then one gives up for all. */
 static void stall(troupe_runtime *runtime, uint64_t quiet_ns) {
     char silent[256];
     collect_reports(runtime);
-    if (runtime->yields) {
-        yield_to_other(runtime);
-    }
     troupe_list_silent(runtime, silent, sizeof silent);
     troupe_runtime_fail(runtime,
                         troupe_fail(TROUPE_ERROR_STALL,

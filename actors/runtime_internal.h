@@ -292,7 +292,6 @@ struct troupe_runtime {
     int byes_received;
     bool reported;
     bool stalled;                /* gives up: collects the others' reports */
-    bool yields;                 /* a lower rank gives up, too, and ends the job */
     uint64_t progress_ns;        /* when something last happened */
     struct troupe_timer *timers; /* by due time */
     troupe_status failure;

@@ -97,6 +97,11 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
 
 troupe_status launch(const struct launch_options *options, launch_body body, void *arg) {
     struct job job = {.options = options, .body = body, .arg = arg};
+    if (options->refused != TROUPE_OK) {
+        return troupe_job_run(
+            &(struct troupe_job_options){.ranks = options->ranks, .refused = options->refused},
+            run_rank, NULL);
+    }
     TROUPE_TRY(troupe_options_read(&job.environment));
     TROUPE_TRY(troupe_topology_open(&(struct troupe_topology_options){0}, &job.topology));
     const char *forced = job.environment.provider;

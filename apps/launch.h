@@ -21,10 +21,11 @@
 enum { LAUNCH_RANKS_MAX = 256 };
 
 struct launch_options {
-    int ranks;            /* loopback ranks; 0: this process is one rank */
-    const char *provider; /* as in comm.provider */
-    int workers;          /* threads per rank; 0: TROUPE_THREADS, or its share of the cores */
-    bool verbose;         /* say on stdout which cores each rank is bound to */
+    int ranks;             /* loopback ranks; 0: this process is one rank */
+    const char *provider;  /* as in comm.provider */
+    int workers;           /* threads per rank; 0: TROUPE_THREADS, or its share of the cores */
+    troupe_status refused; /* as in struct troupe_job_options */
+    bool verbose;          /* say on stdout which cores each rank is bound to */
 };
 
 typedef troupe_status (*launch_body)(void *arg, troupe_comm *comm, troupe_workers *workers);

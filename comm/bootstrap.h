@@ -3,7 +3,7 @@
  * How the ranks of a job find each other: number, hosts, process ids, and an exchange of addresses
  * at start-up. The launcher (mpirun, srun) is asked through MPI; a process without one is alone.
  *
- *     TROUPE_TRY(troupe_bootstrap_open(&bootstrap));
+ *     TROUPE_TRY(troupe_bootstrap_open(&bootstrap, NULL));
  *     TROUPE_TRY(troupe_bootstrap_gather(&bootstrap, &mine, sizeof(mine), all));
  *     troupe_bootstrap_close(&bootstrap, true);
  *
@@ -25,12 +25,15 @@ struct troupe_bootstrap {
     int *hosts;     /* ranks of one host share the number of its lowest rank */
     int *processes; /* process ids; mean something on this host only */
     bool owns_mpi;  /* this one initialised MPI and ends it */
+    int refuser;    /* the lowest rank that refuses; -1: none */
 };
 
 /* The ranks that the launcher's environment promises; 1 without a launcher. */
 int troupe_launcher_size(void);
 
-troupe_status troupe_bootstrap_open(struct troupe_bootstrap *bootstrap);
+/* refusal: NULL, or why this process cannot take part; on all ranks, open then fails with
+ * ERROR_ABORTED and the lowest refuser's sentence. */
+troupe_status troupe_bootstrap_open(struct troupe_bootstrap *bootstrap, const char *refusal);
 /* all: size blocks of `bytes`, in rank order. */
 troupe_status troupe_bootstrap_gather(const struct troupe_bootstrap *bootstrap, const void *mine,
                                       size_t bytes, void *all);

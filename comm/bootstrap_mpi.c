@@ -11,11 +11,12 @@
 #include "runtime/memory.h"
 #include "runtime/options.h"
 
-enum { HOST_NAME_BYTES = 128 };
+enum { HOST_NAME_BYTES = 128, REFUSAL_BYTES = 512 };
 
 struct introduction {
     char host[HOST_NAME_BYTES];
     int process;
+    char refusal[REFUSAL_BYTES]; /* "": none */
 };
 
 /* TROUPE_HOST_ID overrides the system's name. */
@@ -59,22 +60,36 @@ static void number_hosts(struct troupe_bootstrap *bootstrap, const struct introd
     }
 }
 
-static troupe_status introduce(struct troupe_bootstrap *bootstrap) {
+static troupe_status heed_refusals(struct troupe_bootstrap *bootstrap,
+                                   const struct introduction *all) {
+    for (int r = 0; r < bootstrap->size; r++) {
+        if (all[r].refusal[0] != '\0') {
+            bootstrap->refuser = r;
+            return troupe_fail(TROUPE_ERROR_ABORTED, "rank %d ended the job: %s", r,
+                               all[r].refusal);
+        }
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status introduce(struct troupe_bootstrap *bootstrap, const char *refusal) {
     struct introduction mine = {.process = getpid()}, *all = NULL;
     TROUPE_TRY(get_host_name(mine.host));
+    snprintf(mine.refusal, sizeof mine.refusal, "%s", refusal != NULL ? refusal : "");
     TROUPE_TRY(TROUPE_NEW(&bootstrap->hosts, bootstrap->size));
     TROUPE_TRY(TROUPE_NEW(&bootstrap->processes, bootstrap->size));
     TROUPE_TRY(TROUPE_NEW(&all, bootstrap->size));
     troupe_status status = troupe_bootstrap_gather(bootstrap, &mine, sizeof(mine), all);
     if (status == TROUPE_OK) {
         number_hosts(bootstrap, all);
+        status = heed_refusals(bootstrap, all);
     }
     troupe_free(all);
     return status;
 }
 
-troupe_status troupe_bootstrap_open(struct troupe_bootstrap *bootstrap) {
-    memset(bootstrap, 0, sizeof(*bootstrap));
+troupe_status troupe_bootstrap_open(struct troupe_bootstrap *bootstrap, const char *refusal) {
+    *bootstrap = (struct troupe_bootstrap){.refuser = -1};
     int promised = troupe_launcher_size();
     TROUPE_TRY(start_mpi(bootstrap));
     if (bootstrap->size == 1 && promised > 1) {
@@ -84,7 +99,7 @@ troupe_status troupe_bootstrap_open(struct troupe_bootstrap *bootstrap) {
                            "with, or with srun --mpi=pmix",
                            promised);
     }
-    return introduce(bootstrap);
+    return introduce(bootstrap, refusal);
 }
 
 troupe_status troupe_bootstrap_gather(const struct troupe_bootstrap *bootstrap, const void *mine,

@@ -4,8 +4,9 @@
  */
 #include "comm/bootstrap.h"
 
-troupe_status troupe_bootstrap_open(struct troupe_bootstrap *bootstrap) {
-    *bootstrap = (struct troupe_bootstrap){0};
+troupe_status troupe_bootstrap_open(struct troupe_bootstrap *bootstrap, const char *refusal) {
+    (void)refusal;
+    *bootstrap = (struct troupe_bootstrap){.refuser = -1};
     return troupe_fail(TROUPE_ERROR_UNSUPPORTED,
                        "a launcher started %d processes, but this Troupe is built without MPI; "
                        "install libopenmpi-dev and configure again",

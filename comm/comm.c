@@ -212,7 +212,13 @@ void troupe_comm_abort(troupe_comm *comm, const char *why) {
         comm->ends_job = true;
         troupe_comm_fail(comm, TROUPE_ERROR_ABORTED, "%s", why); /* the others add who it was */
         comm->backend->announce_abort(comm, why);
+    } else if (comm->failure == TROUPE_ERROR_ABORTED && !comm->ends_job) {
+        comm->spoken_for = true;
     }
+}
+
+bool troupe_comm_is_spoken_for(const troupe_comm *comm) {
+    return comm->spoken_for;
 }
 
 uint64_t troupe_comm_bytes_sent(const troupe_comm *comm) {

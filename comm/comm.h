@@ -99,6 +99,8 @@ troupe_status troupe_comm_failure(const troupe_comm *comm);
 /* Tells every rank that this one gives up and why: this one fails with TROUPE_ERROR_ABORTED and
  * that sentence, the others with "rank 2 ended the job: " in front of it. */
 void troupe_comm_abort(troupe_comm *comm, const char *why);
+/* This rank has aborted, but another did so before, or a lower one at the same time, and says why. */
+bool troupe_comm_is_spoken_for(const troupe_comm *comm);
 /* Payload bytes sent to other ranks so far, control excluded. */
 uint64_t troupe_comm_bytes_sent(const troupe_comm *comm);
 
@@ -126,6 +128,10 @@ struct troupe_comm_options {
 };
 /* Initialises MPI at the first call. */
 troupe_status troupe_comm_open(const struct troupe_comm_options *options, troupe_comm **out);
+/* Instead of open, for a process that cannot take part: the job ends, the others' open fails with
+ * TROUPE_ERROR_ABORTED. True if this rank is the one to say why: the lowest of those that refuse.
+ */
+bool troupe_comm_refuse(const char *why);
 /* Collective where the backend needs it; ends MPI for the last process endpoint. */
 void troupe_comm_close(troupe_comm *comm);
 

@@ -60,14 +60,27 @@ static troupe_status open_job(const struct troupe_comm_options *options, troupe_
     struct troupe_bootstrap bootstrap;
     const struct troupe_comm_opener *opener = NULL;
     troupe_status status = TROUPE_OK;
-    TROUPE_TRY_FAIL(troupe_bootstrap_open(&bootstrap));
+    TROUPE_TRY_FAIL(troupe_bootstrap_open(&bootstrap, NULL));
     TROUPE_TRY_FAIL(choose(options->provider, &bootstrap, &opener));
     TROUPE_TRY_FAIL(opener->open(options, &bootstrap, out));
     return TROUPE_OK;
 fail:
-    /* The others may have come further or not; the process ends soon, so nothing is collective. */
-    troupe_bootstrap_close(&bootstrap, false);
+    /* After a refusal all ranks come here. Else the others may have come further or not; the
+     * process ends soon, so nothing is collective. */
+    troupe_bootstrap_close(&bootstrap, bootstrap.refuser >= 0);
     return status;
+}
+
+bool troupe_comm_refuse(const char *why) {
+    struct troupe_bootstrap bootstrap;
+    if (troupe_launcher_size() == 1) {
+        return true;
+    }
+    troupe_bootstrap_open(&bootstrap, why);
+    bool met = bootstrap.refuser >= 0;
+    bool speaks = !met || bootstrap.refuser == bootstrap.rank;
+    troupe_bootstrap_close(&bootstrap, met);
+    return speaks;
 }
 
 troupe_status troupe_comm_open(const struct troupe_comm_options *options, troupe_comm **out) {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -161,6 +162,7 @@ void troupe_lane_sent(troupe_process *process, struct troupe_frame *frame) {
 
 static void heed_notice(troupe_process *process, const struct troupe_frame_wire *wire) {
     struct notice notice;
+    process->comm.spoken_for |= process->comm.ends_job && wire->from < process->comm.rank;
     memcpy(&notice, wire->data, wire->bytes);
     troupe_comm_fail(&process->comm, (troupe_status)notice.status, "%.*s",
                      (int)(wire->bytes - sizeof(notice.status)), notice.text);
@@ -327,10 +329,22 @@ void troupe_process_lost(troupe_process *process, int peer, const char *how) {
     }
 }
 
+/* What all ranks see for themselves, such as a layout that does not fit, they all announce; only
+ * the lowest then says it. */
+static void listen_for_lower(troupe_process *process) {
+    int64_t end = (int64_t)troupe_clock_ns() + FAREWELL_NS;
+    while (process->comm.rank > 0 && !process->comm.spoken_for &&
+           (int64_t)troupe_clock_ns() < end) {
+        process->carrier->poll(process);
+        sched_yield();
+    }
+}
+
 void troupe_process_announce_abort(troupe_comm *comm, const char *why) {
     char text[sizeof(comm->failure_text)];
     snprintf(text, sizeof(text), "rank %d ended the job: %s", comm->rank, why);
     announce((troupe_process *)comm, TROUPE_ERROR_ABORTED, text, -1);
+    listen_for_lower((troupe_process *)comm);
 }
 
 /* ---- slots ---- */

@@ -205,14 +205,13 @@ static int run(int argc, char **argv) {
         return command_usage(&command_train, "--ranks %d: at most %d", job.ranks, LAUNCH_RANKS_MAX);
     }
     troupe_status status = prepare(&job, argv[1], &edits, resume);
-    if (status == TROUPE_OK) {
-        signal(SIGUSR1, on_report_signal);
-        status = launch(&(struct launch_options){.ranks = job.ranks,
-                                                 .provider = job.config.comm.provider,
-                                                 .workers = job.config.train.workers,
-                                                 .verbose = true},
-                        train_rank, &job);
-    }
+    signal(SIGUSR1, on_report_signal);
+    status = launch(&(struct launch_options){.ranks = job.ranks,
+                                             .provider = job.config.comm.provider,
+                                             .workers = job.config.train.workers,
+                                             .refused = status,
+                                             .verbose = true},
+                    train_rank, &job);
     return command_end(&command_train, status);
 }
 

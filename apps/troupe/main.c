@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "apps/troupe/command.h"
+#include "comm/comm.h"
 #include "modules/train/config.h"
 #include "runtime/check.h"
 #include "runtime/version.h"
@@ -29,7 +30,8 @@ int command_exit(troupe_status status) {
 }
 
 int command_end(const struct command *command, troupe_status status) {
-    if (status != TROUPE_OK && status != TROUPE_ERROR_ABORTED) { /* who aborts has said why */
+    bool speaks = status != TROUPE_ERROR_ABORTED && troupe_last_error()[0] != '\0';
+    if (status != TROUPE_OK && speaks) { /* else another rank has said why */
         fflush(stdout);
         fprintf(stderr, "troupe %s: %s\n", command->name, troupe_last_error());
     }
@@ -37,12 +39,14 @@ int command_end(const struct command *command, troupe_status status) {
 }
 
 int command_usage(const struct command *command, const char *format, ...) {
+    char why[512];
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "troupe %s: ", command->name);
-    vfprintf(stderr, format, args);
+    vsnprintf(why, sizeof why, format, args);
     va_end(args);
-    fprintf(stderr, "\nusage: troupe %s\n", command->usage);
+    if (troupe_comm_refuse(why)) { /* once for all ranks of a launched job */
+        fprintf(stderr, "troupe %s: %s\nusage: troupe %s\n", command->name, why, command->usage);
+    }
     return EXIT_USAGE;
 }
 

@@ -149,9 +149,10 @@ def work(name):
 
 
 def start(folder, ranks, launcher, settings=None, arguments=(), launcher_arguments=(),
-          provider=None, environment=None):
-    """launcher: "threads" (loopback ranks), "mpirun" or "srun" (with slurm.py's environment)."""
-    (folder / "tiny.yaml").write_text(TINY)
+          provider=None, environment=None, config=TINY, last=()):
+    """launcher: "threads" (loopback ranks), "mpirun" or "srun" (with slurm.py's environment). last:
+    words behind all others."""
+    (folder / "tiny.yaml").write_text(config)
     command = [TROUPE, "train", "tiny.yaml", *arguments]
     for key, value in (settings or {}).items():
         command += ["--set", f"{key}={value}"]
@@ -163,7 +164,7 @@ def start(folder, ranks, launcher, settings=None, arguments=(), launcher_argumen
     else:
         program = [MPIEXEC] if launcher == "mpirun" else ["srun", "--mpi=pmix"]
         command = [*program, *launcher_arguments, "-n", str(ranks), *command]
-    return Run(folder, command, environment)
+    return Run(folder, [*command, *last], environment)
 
 
 def train(*args, **options):
