@@ -355,7 +355,7 @@ troupe_status troupe_group_create(troupe_comm *comm, const struct troupe_group_o
     troupe_status status = TROUPE_OK;
     TROUPE_TRY(TROUPE_NEW(&group, 1));
     group->comm = comm;
-    group->engine = comm->backend->group_engine;
+    group->engine = options->alone ? &troupe_group_engine_direct : comm->backend->group_engine;
     group->stream_engine = &troupe_group_stream_engine_host;
     group->count = all ? comm->size : options->count;
     group->id = options->id;

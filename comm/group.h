@@ -22,6 +22,7 @@
 #ifndef TROUPE_COMM_GROUP_H
 #define TROUPE_COMM_GROUP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -55,6 +56,9 @@ struct troupe_group_options {
     int count;        /* of `ranks` */
     uint32_t id;      /* the same on all members, unique among the live groups; < 2^20 */
     size_t bytes_max; /* largest all_reduce operand; staging is allocated for it at creation */
+    /* Uses the endpoint's messages, not a library's collectives: then create needs no other member,
+     * and a member whose create fails holds nobody up. */
+    bool alone;
 };
 
 /* A posted collective: the caller's storage, zero before the first post. */
