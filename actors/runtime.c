@@ -704,14 +704,6 @@ static troupe_status make_tickets(troupe_runtime *runtime) {
     return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);
 }
 
-troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out) {
-    if (runtime->graph.rank_count == 0) {
-        TROUPE_TRY(troupe_make_graph(runtime));
-    }
-    *out = &runtime->graph;
-    return TROUPE_OK;
-}
-
 static troupe_status make_task_clocks(troupe_runtime *runtime) {
     for (int g = 0; g < runtime->gang_count; g++) {
         struct troupe_actor_gang *gang = &runtime->gangs[g];
@@ -725,6 +717,14 @@ static troupe_status make_task_clocks(troupe_runtime *runtime) {
             TROUPE_TRY(troupe_task_clock_make(gang, firings));
         }
     }
+    return TROUPE_OK;
+}
+
+troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out) {
+    if (runtime->graph.rank_count == 0) {
+        TROUPE_TRY(troupe_make_graph(runtime));
+    }
+    *out = &runtime->graph;
     return TROUPE_OK;
 }
 
