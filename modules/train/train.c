@@ -220,6 +220,10 @@ troupe_status troupe_train_switch(troupe_train *train, const struct troupe_confi
     return TROUPE_OK;
 }
 
+bool troupe_train_is_alive(const troupe_train *train) {
+    return troupe_comm_failure(train->options.comm) == TROUPE_OK;
+}
+
 /* ---- saving, describing ---- */
 
 troupe_status troupe_train_save(troupe_train *train) {

@@ -19,6 +19,7 @@
 #ifndef TROUPE_MODULES_TRAIN_TRAIN_H
 #define TROUPE_MODULES_TRAIN_TRAIN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "comm/comm.h"
@@ -55,6 +56,9 @@ troupe_status troupe_train_switch(troupe_train *train, const struct troupe_confi
 /* Every rank calls it with what it did alone (reading a file, say): fails on all if that failed on
  * one, with its last error. */
 troupe_status troupe_train_agree(troupe_train *train, troupe_status status);
+
+/* Whether the job can go on: false after a failure of the transport. */
+bool troupe_train_is_alive(const troupe_train *train);
 
 /* Writes run_dir/step-N with all ranks: under a temporary name, synchronised, then renamed. */
 troupe_status troupe_train_save(troupe_train *train);
