@@ -77,6 +77,7 @@ struct troupe_engine {
     struct edge_state *edges;
     struct pool_state *pools; /* by gang */
     struct rank_state *ranks;
+    void *order_state;
     int *inputs;  /* edge indices grouped by consuming method */
     int *outputs; /* edge indices grouped by producing method */
     int *issued_in_step;
@@ -97,7 +98,7 @@ static const struct troupe_gang *gang_of(const struct troupe_engine *engine, int
 
 static int slots_limit(const struct troupe_engine *engine, int gang) {
     int slots = engine->graph->gangs[gang].slots;
-    int wanted = engine->options.order->in_flight(engine->graph, gang);
+    int wanted = engine->options.order->in_flight(engine->order_state, engine->graph, gang);
     TROUPE_ASSERT(wanted >= 1, "order policy %s allows gang %d %d microbatches in flight",
                   engine->options.order->name, gang, wanted);
     return wanted < slots ? wanted : slots;
@@ -270,6 +271,9 @@ troupe_status troupe_engine_create(const struct troupe_graph *graph,
     TROUPE_TRY_FAIL(TROUPE_NEW(&engine->issued_in_step, graph->method_count));
     TROUPE_TRY_FAIL(TROUPE_NEW(&engine->here, graph->method_count));
     TROUPE_TRY_FAIL(TROUPE_NEW(&engine->candidates, graph->method_count));
+    const struct troupe_order_setting setting = {
+        .graph = graph, .conductor = options->conductor, .costs = options->costs};
+    TROUPE_TRY_FAIL(engine->options.order->create(&setting, &engine->order_state));
     TROUPE_TRY_FAIL(make_islands(engine));
     TROUPE_TRY_FAIL(make_methods(engine));
     TROUPE_TRY_FAIL(make_edges(engine));
@@ -285,6 +289,7 @@ void troupe_engine_destroy(troupe_engine *engine) {
     if (engine == NULL) {
         return;
     }
+    engine->options.order->destroy(engine->order_state);
     troupe_free(engine->methods);
     troupe_free(engine->edges);
     troupe_free(engine->pools);
@@ -387,22 +392,6 @@ static struct pool_state *pool_of(const struct troupe_engine *engine, int gang) 
     return &engine->pools[gang];
 }
 
-enum wait_kind {
-    WAIT_FOR_NOTHING,
-    WAIT_FOR_STEP,   /* all firings of the steps begun are issued */
-    WAIT_FOR_AFTER,  /* index: a method of the same gang */
-    WAIT_FOR_INPUT,  /* index: an edge */
-    WAIT_FOR_CREDIT, /* index: an edge */
-    WAIT_FOR_SLOT,
-    WAIT_FOR_LANE,       /* index: a rank whose next reduction is another */
-    WAIT_FOR_LOOK_AHEAD, /* index: a member */
-};
-
-struct wait {
-    enum wait_kind kind;
-    int index;
-};
-
 /* Tickets that count against what a rank may hold of this method's lane. */
 static int64_t unfinished_of(const struct troupe_engine *engine, int method, int member) {
     const struct method_state *state = &engine->methods[method];
@@ -411,37 +400,38 @@ static int64_t unfinished_of(const struct troupe_engine *engine, int method, int
                : engine->ranks[gang_of(engine, method)->ranks[member]].outstanding;
 }
 
-static struct wait find_rank_wait(const struct troupe_engine *engine, int method) {
+static struct troupe_engine_wait find_rank_wait(const struct troupe_engine *engine, int method) {
     const struct troupe_gang *gang = gang_of(engine, method);
     bool reduces = in_reduction_lane(engine, method);
     int most = reduces ? TROUPE_REDUCTIONS_AHEAD : engine->options.look_ahead;
     for (int k = 0; k < gang->rank_count; k++) {
         const struct rank_state *rank = &engine->ranks[gang->ranks[k]];
         if (reduces && rank->lane[rank->lane_next] != method) {
-            return (struct wait){WAIT_FOR_LANE, gang->ranks[k]};
+            return (struct troupe_engine_wait){TROUPE_WAIT_FOR_LANE, gang->ranks[k]};
         }
         if (unfinished_of(engine, method, k) >= most) {
-            return (struct wait){WAIT_FOR_LOOK_AHEAD, k};
+            return (struct troupe_engine_wait){TROUPE_WAIT_FOR_LOOK_AHEAD, k};
         }
     }
-    return (struct wait){WAIT_FOR_NOTHING, 0};
+    return (struct troupe_engine_wait){TROUPE_WAIT_FOR_NOTHING, 0};
 }
 
 /* The issue rule: the first thing that this firing still has to wait for. */
-static struct wait find_wait(const struct troupe_engine *engine, int method, int64_t firing) {
+static struct troupe_engine_wait find_wait(const struct troupe_engine *engine, int method,
+                                           int64_t firing) {
     const struct troupe_method *plan = &engine->graph->methods[method];
     const struct method_state *state = &engine->methods[method];
     if (firing >= state->limit) {
-        return (struct wait){WAIT_FOR_STEP, 0};
+        return (struct troupe_engine_wait){TROUPE_WAIT_FOR_STEP, 0};
     }
     for (int i = 0; i < plan->after_count; i++) {
         if (!after_is_met(engine, method, plan->after[i], firing)) {
-            return (struct wait){WAIT_FOR_AFTER, plan->after[i]};
+            return (struct troupe_engine_wait){TROUPE_WAIT_FOR_AFTER, plan->after[i]};
         }
     }
     for (int i = state->inputs.begin; i < state->inputs.end; i++) {
         if (!input_is_ready(engine, engine->inputs[i], firing)) {
-            return (struct wait){WAIT_FOR_INPUT, engine->inputs[i]};
+            return (struct troupe_engine_wait){TROUPE_WAIT_FOR_INPUT, engine->inputs[i]};
         }
     }
     for (int i = state->outputs.begin; i < state->outputs.end; i++) {
@@ -449,12 +439,12 @@ static struct wait find_wait(const struct troupe_engine *engine, int method, int
         const struct troupe_edge *edge = &engine->graph->edges[e];
         if (engine->edges[e].in_flight >= edge->credits &&
             receivers_of(engine, e, firing + edge->initial) != 0) {
-            return (struct wait){WAIT_FOR_CREDIT, e};
+            return (struct troupe_engine_wait){TROUPE_WAIT_FOR_CREDIT, e};
         }
     }
     const struct pool_state *pool = pool_of(engine, plan->gang);
     if (plan->slot_take && pool->taken >= pool->limit) {
-        return (struct wait){WAIT_FOR_SLOT, 0};
+        return (struct troupe_engine_wait){TROUPE_WAIT_FOR_SLOT, 0};
     }
     return find_rank_wait(engine, method);
 }
@@ -533,6 +523,7 @@ void troupe_engine_begin_step(troupe_engine *engine, int64_t step) {
         }
     }
     ask_receivers(engine);
+    engine->options.order->begin_step(engine->order_state, step);
 }
 
 troupe_status troupe_engine_arrived(troupe_engine *engine, int edge, int64_t firing, int member) {
@@ -638,8 +629,8 @@ static void issue(struct troupe_engine *engine, int method, int64_t firing) {
 static int64_t next_firing(const struct troupe_engine *engine, int method) {
     const struct method_state *state = &engine->methods[method];
     if (TROUPE_ENGINE_BROKEN == BROKEN_SEQUENCE && !state->skipped_one &&
-        find_wait(engine, method, state->issued).kind == WAIT_FOR_INPUT &&
-        find_wait(engine, method, state->issued + 1).kind == WAIT_FOR_NOTHING) {
+        find_wait(engine, method, state->issued).kind == TROUPE_WAIT_FOR_INPUT &&
+        find_wait(engine, method, state->issued + 1).kind == TROUPE_WAIT_FOR_NOTHING) {
         return state->issued + 1;
     }
     return state->issued;
@@ -675,7 +666,7 @@ static int collect_candidates(struct troupe_engine *engine) {
         int m = engine->here[i];
         struct method_state *state = &engine->methods[m];
         int64_t firing = next_firing(engine, m);
-        if (find_wait(engine, m, firing).kind != WAIT_FOR_NOTHING) {
+        if (find_wait(engine, m, firing).kind != TROUPE_WAIT_FOR_NOTHING) {
             state->ready = 0;
             continue;
         }
@@ -696,7 +687,10 @@ troupe_status troupe_engine_next(troupe_engine *engine, struct troupe_ticket *ou
     }
     const struct troupe_order_view view = {.graph = engine->graph,
                                            .issued = engine->issued_in_step};
-    int choice = engine->options.order->pick(&view, engine->candidates, count);
+    int choice = engine->options.order->pick(engine->order_state, &view, engine->candidates, count);
+    if (choice == TROUPE_ORDER_HOLD) {
+        return TROUPE_AGAIN;
+    }
     TROUPE_ASSERT(choice >= 0 && choice < count, "order policy %s picked %d of %d candidates",
                   engine->options.order->name, choice, count);
     int method = engine->candidates[choice].method;
@@ -726,6 +720,10 @@ bool troupe_engine_edge_is_local(const troupe_engine *engine, int edge) {
 
 /* ---- diagnosis ---- */
 
+struct troupe_engine_wait troupe_engine_wait_of(const troupe_engine *engine, int method) {
+    return find_wait(engine, method, engine->methods[method].issued);
+}
+
 /* The first rank that has not reported the message. */
 static int rank_not_reporting(const struct troupe_engine *engine, int edge, int64_t firing) {
     const struct message *message = find_message(engine, edge, firing);
@@ -736,12 +734,12 @@ static int rank_not_reporting(const struct troupe_engine *engine, int edge, int6
     return gang_of(engine, engine->graph->edges[edge].to)->ranks[__builtin_ctzll(missing)];
 }
 
-static void describe_wait(const struct troupe_engine *engine, int method, struct wait wait,
-                          char *text, size_t bytes) {
+static void describe_wait(const struct troupe_engine *engine, int method,
+                          struct troupe_engine_wait wait, char *text, size_t bytes) {
     const struct troupe_graph *graph = engine->graph;
     int64_t firing = engine->methods[method].issued;
     switch (wait.kind) {
-    case WAIT_FOR_INPUT:
+    case TROUPE_WAIT_FOR_INPUT:
         if (counts_arrivals(&engine->edges[wait.index])) {
             snprintf(text, bytes, "waits for input %s: rank %d has not reported it",
                      graph->edges[wait.index].name, rank_not_reporting(engine, wait.index, firing));
@@ -752,30 +750,33 @@ static void describe_wait(const struct troupe_engine *engine, int method, struct
                      graph->methods[from].name);
         }
         return;
-    case WAIT_FOR_AFTER:
+    case TROUPE_WAIT_FOR_AFTER:
         snprintf(text, bytes, "waits until %s is %s", graph->methods[wait.index].name,
                  in_reduction_lane(engine, wait.index) ? "done" : "issued");
         return;
-    case WAIT_FOR_CREDIT:
+    case TROUPE_WAIT_FOR_CREDIT:
         snprintf(text, bytes, "waits for a credit on %s: %s %s has to take one of %d messages",
                  graph->edges[wait.index].name, gang_of(engine, graph->edges[wait.index].to)->name,
                  graph->methods[graph->edges[wait.index].to].name,
                  graph->edges[wait.index].credits);
         return;
-    case WAIT_FOR_SLOT:
+    case TROUPE_WAIT_FOR_MEMORY:
+        snprintf(text, bytes, "waits for activation memory of rank %d", wait.index);
+        return;
+    case TROUPE_WAIT_FOR_SLOT:
         snprintf(text, bytes, "waits for one of %d activation slots",
                  pool_of(engine, graph->methods[method].gang)->limit);
         return;
-    case WAIT_FOR_LANE:
+    case TROUPE_WAIT_FOR_LANE:
         snprintf(text, bytes, "waits for its turn in the reduction lane of rank %d", wait.index);
         return;
-    case WAIT_FOR_LOOK_AHEAD:
+    case TROUPE_WAIT_FOR_LOOK_AHEAD:
         snprintf(text, bytes, "waits for rank %d, which has not finished %d tickets",
                  gang_of(engine, method)->ranks[wait.index],
                  (int)unfinished_of(engine, method, wait.index));
         return;
-    case WAIT_FOR_NOTHING:
-    case WAIT_FOR_STEP:
+    case TROUPE_WAIT_FOR_NOTHING:
+    case TROUPE_WAIT_FOR_STEP:
         break;
     }
     snprintf(text, bytes, "can be issued");
@@ -784,8 +785,8 @@ static void describe_wait(const struct troupe_engine *engine, int method, struct
 static void explain_issue(const struct troupe_engine *engine, int method,
                           void (*line)(void *arg, const char *text), void *arg) {
     int64_t firing = engine->methods[method].issued;
-    struct wait wait = find_wait(engine, method, firing);
-    if (wait.kind == WAIT_FOR_STEP) {
+    struct troupe_engine_wait wait = find_wait(engine, method, firing);
+    if (wait.kind == TROUPE_WAIT_FOR_STEP) {
         return;
     }
     char reason[256], text[512];

@@ -12,7 +12,9 @@
  * Tickets go out in one total order; each rank runs its tickets in that order. The rules that make
  * waiting free of cycles, and results repeatable:
  *   sequence  a method fires 0, 1, 2, ...; a policy chooses only among methods;
- *   memory    forward takes a slot of its own gang's pool, the last backward returns it;
+ *   memory    forward takes a slot of its own gang's pool, the last backward returns it; where the
+ *             graph bounds a rank's memory, a gang's first slot is always granted, a further one
+ *             only above the reserve of one slot of each gang on the rank;
  *   issue     a ticket is issued when each input has arrived or its producer has been issued in
  *             this island, and each credit and slot it needs is free or returned by a ticket issued
  *             before; both are reserved at issue. An input of a strict edge must have arrived.
@@ -49,6 +51,7 @@ struct troupe_engine_options {
     int conductor;                           /* names the island, see troupe_graph_conductors */
     int look_ahead;                          /* unfinished tickets a rank may hold; 0: 2 */
     const struct troupe_order_policy *order; /* NULL: fifo */
+    const struct troupe_costs *costs;        /* for policies that plan ahead; NULL: not known */
     /* Members (bit i: member i) of the consuming gang that receive something of this message and
      * will report it; 0: zero rows, the message counts as arrived, takes no credit and is never
      * reported. Must say the same on every rank. Called by begin_step only, for each edge of the
@@ -96,6 +99,24 @@ bool troupe_engine_step_done(const troupe_engine *engine);
 /* Both ends are in this island: its credits return by themselves, and unless it is strict its
  * arrivals need no report. */
 bool troupe_engine_edge_is_local(const troupe_engine *engine, int edge);
+
+/* What the next firing of a method waits for: the first thing that is missing. */
+enum troupe_engine_wait_kind {
+    TROUPE_WAIT_FOR_NOTHING,    /* it can be issued: the order policy holds it back */
+    TROUPE_WAIT_FOR_STEP,       /* all firings of the steps begun are issued */
+    TROUPE_WAIT_FOR_AFTER,      /* index: a method of the same gang */
+    TROUPE_WAIT_FOR_INPUT,      /* index: an edge */
+    TROUPE_WAIT_FOR_CREDIT,     /* index: an edge */
+    TROUPE_WAIT_FOR_SLOT,       /* index: the gang, whose pool is empty */
+    TROUPE_WAIT_FOR_MEMORY,     /* index: a rank whose budget is used up */
+    TROUPE_WAIT_FOR_LANE,       /* index: a rank whose next reduction is another */
+    TROUPE_WAIT_FOR_LOOK_AHEAD, /* index: a member that has unfinished tickets */
+};
+struct troupe_engine_wait {
+    enum troupe_engine_wait_kind kind;
+    int index;
+};
+struct troupe_engine_wait troupe_engine_wait_of(const troupe_engine *engine, int method);
 
 /* For the diagnosis of a stall: says, one line a method with something left to fire, the first
  * thing it waits for ("llm stage 0 dp 1 forward 3 waits for vision -> llm: rank 2 has not reported

@@ -7,6 +7,8 @@
  *
  * The stage's own order is kept where both directions could run; where only the other one can
  * (an encoder is late, say), that one runs, because policies never leave a rank idle. */
+#include <stddef.h>
+
 #include "scheduler/order_internal.h"
 
 /* Lowest goes first. */
@@ -22,10 +24,11 @@ enum urgency {
 };
 
 /* w of the comment above; the slots of the pool bound it further. */
-static int in_flight(const struct troupe_graph *graph, int gang) {
+static int in_flight(const void *state, const struct troupe_graph *graph, int gang) {
+    (void)state;
     const struct troupe_gang *g = &graph->gangs[gang];
     if (g->depth > 0) {
-        return troupe_order_unbounded(graph, gang);
+        return troupe_order_unbounded(NULL, graph, gang);
     }
     int stages_left = g->stage_count - g->stage;
     return stages_left > 0 ? stages_left : 1;
@@ -48,7 +51,7 @@ static bool is_turn_of_forward(const struct troupe_order_view *view,
     const struct troupe_gang *gang = &view->graph->gangs[method->gang];
     int forwards = issued_of(view, method->gang, TROUPE_METHOD_FORWARD);
     int backwards = issued_of(view, method->gang, TROUPE_METHOD_BACKWARD_INPUT);
-    int width = in_flight(view->graph, method->gang);
+    int width = in_flight(NULL, view->graph, method->gang);
     width = gang->slots > 0 && gang->slots < width ? gang->slots : width;
     return backwards < 0 || (forwards < method->firings && forwards - backwards < width);
 }
@@ -71,6 +74,10 @@ static enum urgency urgency_of(const struct troupe_order_view *view, int m) {
             return URGENCY_ENCODER_FORWARD;
         }
         return is_turn_of_forward(view, method) ? URGENCY_FORWARD : URGENCY_OUT_OF_TURN;
+    case TROUPE_METHOD_RECOMPUTE:
+        return URGENCY_BACKWARD;
+    case TROUPE_METHOD_PREFETCH:
+        return URGENCY_FORWARD;
     case TROUPE_METHOD_USER:
         break;
     }
@@ -83,8 +90,9 @@ static int precedence_of(const struct troupe_order_view *view,
     return (int)urgency_of(view, candidate->method) + (candidate->waits ? URGENCY_COUNT : 0);
 }
 
-static int pick(const struct troupe_order_view *view, const struct troupe_candidate *candidates,
-                int count) {
+static int pick(void *state, const struct troupe_order_view *view,
+                const struct troupe_candidate *candidates, int count) {
+    (void)state;
     int best = 0, least = precedence_of(view, &candidates[0]);
     for (int i = 1; i < count; i++) {
         int precedence = precedence_of(view, &candidates[i]);
@@ -100,6 +108,9 @@ static int pick(const struct troupe_order_view *view, const struct troupe_candid
 const struct troupe_order_policy troupe_order_1f1b = {
     .name = "1f1b",
     .summary = "one forward, one backward; encoders fill in",
+    .create = troupe_order_no_state,
+    .destroy = troupe_order_keep_state,
+    .begin_step = troupe_order_no_plan,
     .in_flight = in_flight,
     .pick = pick,
 };

@@ -569,8 +569,9 @@ static void handle(struct world *w, const struct event *event) {
 }
 
 /* Nothing is chosen by it but by chance; the same question gets the same answer. */
-static int pick_any(const struct troupe_order_view *view, const struct troupe_candidate *candidates,
-                    int count) {
+static int pick_any(void *state, const struct troupe_order_view *view,
+                    const struct troupe_candidate *candidates, int count) {
+    (void)state;
     (void)view;
     uint64_t hash = 0;
     for (int i = 0; i < count; i++) {
@@ -579,8 +580,13 @@ static int pick_any(const struct troupe_order_view *view, const struct troupe_ca
     return (int)(hash % (uint64_t)count);
 }
 
-static const struct troupe_order_policy any_order = {
-    .name = "any", .summary = "chance", .in_flight = troupe_order_unbounded, .pick = pick_any};
+static const struct troupe_order_policy any_order = {.name = "any",
+                                                     .summary = "chance",
+                                                     .create = troupe_order_no_state,
+                                                     .destroy = troupe_order_keep_state,
+                                                     .begin_step = troupe_order_no_plan,
+                                                     .in_flight = troupe_order_unbounded,
+                                                     .pick = pick_any};
 
 static void start_engines(struct world *w) {
     const struct troupe_order_policy *policies[3] = {&any_order};

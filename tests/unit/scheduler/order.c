@@ -291,9 +291,9 @@ static void fifo_takes_the_oldest_then_the_lowest(void) {
                                           {.method = 1, .microbatch = 2, .ready = 4},
                                           {.method = 2, .microbatch = 1, .ready = 4},
                                           {.method = 3, .microbatch = 1, .ready = 4}};
-    EXPECT_EQ(fifo->pick(NULL, c, 1), 0);
-    EXPECT_EQ(fifo->pick(NULL, c, 2), 1);
-    EXPECT_EQ(fifo->pick(NULL, c, 4), 2);
+    EXPECT_EQ(fifo->pick(NULL, NULL, c, 1), 0);
+    EXPECT_EQ(fifo->pick(NULL, NULL, c, 2), 1);
+    EXPECT_EQ(fifo->pick(NULL, NULL, c, 4), 2);
 }
 
 static void one_f_one_b_breaks_ties_in_the_stated_order(void) {
@@ -307,13 +307,13 @@ static void one_f_one_b_breaks_ties_in_the_stated_order(void) {
                                     {.method = method_of(1, BACKWARD), .ready = 2},
                                     {.method = method_of(0, FORWARD), .microbatch = 1, .ready = 3},
                                     {.method = method_of(0, BACKWARD), .ready = 4}};
-    EXPECT_EQ(policy->pick(&view, c, 4), 3);
+    EXPECT_EQ(policy->pick(NULL, &view, c, 4), 3);
     issued[FORWARD] = issued[BACKWARD] = 1;
-    EXPECT_EQ(policy->pick(&view, c, 3), 2);
-    EXPECT_EQ(policy->pick(&view, c, 2), 1);
-    EXPECT_EQ(policy->pick(&view, c, 1), 0);
+    EXPECT_EQ(policy->pick(NULL, &view, c, 3), 2);
+    EXPECT_EQ(policy->pick(NULL, &view, c, 2), 1);
+    EXPECT_EQ(policy->pick(NULL, &view, c, 1), 0);
     c[1].waits = c[2].waits = true; /* would hold the rank up: the encoder's forward fills in */
-    EXPECT_EQ(policy->pick(&view, c, 3), 0);
+    EXPECT_EQ(policy->pick(NULL, &view, c, 3), 0);
     troupe_engine_destroy(p.engines[0]);
 }
 
