@@ -19,7 +19,7 @@
  *             this island, and each credit and slot it needs is free or returned by a ticket issued
  *             before; both are reserved at issue. An input of a strict edge must have arrived.
  *   progress  a reduction ticket is posted and never holds its rank up, so it does not count as
- *             one of the look_ahead tickets that a rank may hold unfinished; of one reduction it
+ *             one of the tickets that a rank may hold unfinished; of one reduction it
  *             holds at most TROUPE_REDUCTIONS_AHEAD, this step's and the next one's.
  *
  * Events of one rank must come in the order in which they happened; those of different ranks may
@@ -37,6 +37,7 @@
 
 #include "runtime/status.h"
 #include "scheduler/graph.h"
+#include "scheduler/graph_index.h"
 #include "scheduler/order.h"
 
 #ifdef __cplusplus
@@ -45,11 +46,18 @@ extern "C" {
 
 typedef struct troupe_engine troupe_engine;
 
-enum { TROUPE_REDUCTIONS_AHEAD = 2 }; /* firings of one reduction unfinished on a rank */
+enum {
+    TROUPE_REDUCTIONS_AHEAD = 2, /* firings of one reduction unfinished on a rank */
+    TROUPE_TICKETS_OVER = 4,     /* tickets beyond look_ahead, see below */
+};
 
 struct troupe_engine_options {
-    int conductor;                           /* names the island, see troupe_graph_conductors */
-    int look_ahead;                          /* unfinished tickets a rank may hold; 0: 2 */
+    int conductor;                          /* names the island, see troupe_graph_conductors */
+    const struct troupe_graph_index *index; /* of the graph, to share; NULL: makes its own */
+    /* A gang gets tickets while one of its members has fewer than so many unfinished; the others
+     * may then hold up to TROUPE_TICKETS_OVER more: so a large gang has its place in their queues
+     * before they take up other work. 0: 2. */
+    int look_ahead;
     const struct troupe_order_policy *order; /* NULL: fifo */
     const struct troupe_costs *costs;        /* for policies that plan ahead; NULL: not known */
     /* Members (bit i: member i) of the consuming gang that receive something of this message and
@@ -77,8 +85,9 @@ troupe_status troupe_engine_create(const struct troupe_graph *graph,
 void troupe_engine_destroy(troupe_engine *engine);
 
 /* Lets the methods with steps fire once more through a step. The first step may be any (a resumed
- * run); then one after the other, each when the one before is all issued. */
-void troupe_engine_begin_step(troupe_engine *engine, int64_t step);
+ * run); then one after the other, each when the one before is all issued. ERROR_CONTRACT for
+ * messages that came ahead of the step to members that do not receive them. */
+troupe_status troupe_engine_begin_step(troupe_engine *engine, int64_t step);
 
 /* Member `member` of the consuming gang holds all it receives of the message. Only needed for edges
  * that are strict or come from outside the island; others are ignored. */
@@ -110,13 +119,16 @@ enum troupe_engine_wait_kind {
     TROUPE_WAIT_FOR_SLOT,       /* index: the gang, whose pool is empty */
     TROUPE_WAIT_FOR_MEMORY,     /* index: a rank whose budget is used up */
     TROUPE_WAIT_FOR_LANE,       /* index: a rank whose next reduction is another */
-    TROUPE_WAIT_FOR_LOOK_AHEAD, /* index: a member that has unfinished tickets */
+    TROUPE_WAIT_FOR_LOOK_AHEAD, /* index: a rank that has enough unfinished tickets */
 };
 struct troupe_engine_wait {
     enum troupe_engine_wait_kind kind;
     int index;
 };
 struct troupe_engine_wait troupe_engine_wait_of(const troupe_engine *engine, int method);
+/* For an input that counts by its arrival: members of the consuming gang that have not reported the
+ * message that the consumer's next firing needs. */
+uint64_t troupe_engine_missing_members(const troupe_engine *engine, int edge);
 
 /* For the diagnosis of a stall: says, one line a method with something left to fire, the first
  * thing it waits for ("llm stage 0 dp 1 forward 3 waits for vision -> llm: rank 2 has not reported

@@ -28,6 +28,7 @@
 #include "runtime/status.h"
 #include "scheduler/cost.h"
 #include "scheduler/graph.h"
+#include "scheduler/graph_index.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -49,9 +50,9 @@ struct troupe_order_view {
 
 /* What a policy may know when its state is made. */
 struct troupe_order_setting {
-    const struct troupe_graph *graph;
-    int conductor;                    /* of the island */
-    const struct troupe_costs *costs; /* NULL: not known */
+    const struct troupe_graph_index *index; /* and the graph */
+    int conductor;                          /* of the island */
+    const struct troupe_costs *costs;       /* NULL: not known */
 };
 
 /* Answer of pick: nothing now; it is asked again after the next event. */
@@ -62,15 +63,17 @@ struct troupe_order_policy {
     const char *summary; /* one line for `troupe info` */
     /* The state for one engine; allocates all that the policy needs. */
     troupe_status (*create)(const struct troupe_order_setting *setting, void **state_out);
-    void (*destroy)(void *state);
+    void (*destroy)(void *state); /* accepts NULL */
     /* A step begins; all of the step before is issued. May plan ahead; allocates nothing. */
     void (*begin_step)(void *state, int64_t step);
     /* The most microbatches that a gang may hold between slot_take and slot_return, >= 1; the
      * gang's slots bound it anyway. Asked at creation and after each begin_step. */
     int (*in_flight)(const void *state, const struct troupe_graph *graph, int gang);
-    /* Index of the chosen candidate; count >= 1. May be TROUPE_ORDER_HOLD while all candidates
-     * queue, or where a plan for the whole job says that the rank's next task is another one: what
-     * holds back for ever makes the job stall, and the report says so. Same question, same answer.
+    /* Index of the chosen candidate; count >= 1. Candidates are those that compete for ranks with
+     * the gang that has had something to issue for longest. May be TROUPE_ORDER_HOLD while all
+     * candidates queue, or where a plan for the whole job says that the rank's next task is another
+     * one: what holds back for ever makes the job stall, and the report says so. Same question,
+     * same answer.
      */
     int (*pick)(void *state, const struct troupe_order_view *view,
                 const struct troupe_candidate *candidates, int count);

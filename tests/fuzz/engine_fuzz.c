@@ -53,6 +53,7 @@ struct rank {
     int lane_begin, lane_end;
     int64_t last_step_posted;
     int last_order_posted;
+    int64_t memory_taken; /* by activations */
 };
 
 /* What a consuming member holds of an edge, and how many of its buffers the producer has filled. */
@@ -227,7 +228,10 @@ static void conduct(struct world *w, int conductor) {
         if (!next || w->steps_begun[conductor] == w->scenario.steps) {
             return;
         }
-        troupe_engine_begin_step(engine, w->scenario.first_step + w->steps_begun[conductor]++);
+        if (troupe_engine_begin_step(engine, w->scenario.first_step +
+                                                 w->steps_begun[conductor]++) != TROUPE_OK) {
+            fail(w, "%s", troupe_last_error());
+        }
     } while (true);
 }
 
@@ -327,6 +331,17 @@ static const char *name_of(const struct world *w, int method) {
     return text;
 }
 
+/* What the slots of all gangs on a rank take together. */
+static void take_memory(struct world *w, const struct troupe_gang *gang, int member) {
+    struct rank *rank = &w->ranks[gang->ranks[member]];
+    const int64_t *most = w->scenario.graph.memory_bytes;
+    rank->memory_taken += gang->slot_bytes;
+    if (most != NULL && rank->memory_taken > most[gang->ranks[member]]) {
+        fail(w, "%s: rank %d holds %" PRId64 " bytes of activations", gang->name,
+             gang->ranks[member], rank->memory_taken);
+    }
+}
+
 /* The rules a task can see for itself when it begins. */
 static void check_task(struct world *w, const struct troupe_ticket *ticket, int member) {
     const struct troupe_method *method = &w->scenario.methods[ticket->method];
@@ -348,6 +363,7 @@ static void check_task(struct world *w, const struct troupe_ticket *ticket, int 
     }
     if (method->slot_take) {
         *slot = ticket->firing;
+        take_memory(w, gang_of(w, ticket->method), member);
     }
     bool reads = method->kind == TROUPE_METHOD_BACKWARD_INPUT ||
                  method->kind == TROUPE_METHOD_BACKWARD_WEIGHT || method->slot_return;
@@ -372,6 +388,8 @@ static void finish_task(struct world *w, const struct troupe_ticket *ticket, int
     struct member *state = &w->members[ticket->gang][member];
     if (method->slot_return) {
         state->slots[ticket->slot] = -1;
+        const struct troupe_gang *plan = gang_of(w, ticket->method);
+        w->ranks[plan->ranks[member]].memory_taken -= plan->slot_bytes;
     }
     if (ticket->method == (gang->weight >= 0 ? gang->weight : gang->backward)) {
         state->gradient = chance_hash(state->gradient, (uint64_t)ticket->firing);

@@ -101,7 +101,7 @@ static void make_pipeline(struct pipeline *p, int stages, int microbatches, bool
                                                                        .look_ahead = look_ahead,
                                                                        .order = policy},
                                        &p->engines[r]));
-        troupe_engine_begin_step(p->engines[r], 0);
+        EXPECT_OK(troupe_engine_begin_step(p->engines[r], 0));
     }
 }
 
