@@ -12,7 +12,7 @@
 #include "runtime/memory.h"
 
 static const int64_t stall_ns_default = 60000000000;
-static const uint64_t report_grace_ns = 500000000; /* for the others to print before the end */
+static const uint64_t report_grace_ns = 2000000000; /* for the others to print before the end */
 
 /* ---- failure ---- */
 
@@ -56,6 +56,21 @@ static void send_to_all(troupe_runtime *runtime, enum troupe_control_kind kind) 
     for (int r = 0; r < runtime->rank_count; r++) {
         troupe_send_control(runtime, r, &(struct troupe_control){.kind = (int32_t)kind});
     }
+}
+
+/* A rank that gives up makes this one print, and ends the job: of several that do, the lowest. */
+static void heed_report_request(troupe_runtime *runtime, int from) {
+    troupe_print_report(runtime);
+    troupe_send_control(runtime, from, &(struct troupe_control){.kind = TROUPE_CONTROL_REPORTED});
+    if (from != runtime->rank) {
+        runtime->progress_ns = troupe_clock_ns(); /* its deadline has passed, ours begins anew */
+        runtime->yields |= from < runtime->rank;
+    }
+}
+
+static void heed_report(troupe_runtime *runtime, int from) {
+    runtime->reports_received += !runtime->has_reported[from];
+    runtime->has_reported[from] = true;
 }
 
 void troupe_push_ticket(troupe_runtime *runtime, const struct troupe_control *control) {
@@ -109,12 +124,10 @@ static void handle_control(void *arg, int from, const void *message, size_t byte
         runtime->exiting = true;
         break;
     case TROUPE_CONTROL_REPORT:
-        troupe_print_report(runtime);
-        troupe_send_control(runtime, from,
-                            &(struct troupe_control){.kind = TROUPE_CONTROL_REPORTED});
+        heed_report_request(runtime, from);
         break;
     case TROUPE_CONTROL_REPORTED:
-        runtime->reports_received++;
+        heed_report(runtime, from);
         break;
     case TROUPE_CONTROL_BYE:
         runtime->byes_received++;
@@ -350,19 +363,37 @@ static void call_progress(troupe_runtime *runtime, bool idle) {
     }
 }
 
-/* All ranks print what they wait for; then this one gives up. */
-static void stall(troupe_runtime *runtime, uint64_t quiet_ns) {
+/* Until all ranks have printed what they wait for, or a time of grace is over. */
+static void collect_reports(troupe_runtime *runtime) {
     uint64_t begin_ns = troupe_clock_ns();
     send_to_all(runtime, TROUPE_CONTROL_REPORT);
     while (runtime->reports_received < runtime->rank_count && !is_failed(runtime) &&
            troupe_clock_ns() - begin_ns < report_grace_ns) {
         call_progress(runtime, true);
     }
+}
+
+/* Another rank gives up, too, and says so for all; its time of grace ends within ours. */
+static void yield_to_other(troupe_runtime *runtime) {
+    uint64_t begin_ns = troupe_clock_ns();
+    while (!is_failed(runtime) && troupe_clock_ns() - begin_ns < 2 * report_grace_ns) {
+        call_progress(runtime, true);
+    }
+}
+
+/* All ranks print what they wait for; then one gives up for all. */
+static void stall(troupe_runtime *runtime, uint64_t quiet_ns) {
+    char silent[256];
+    collect_reports(runtime);
+    if (runtime->yields) {
+        yield_to_other(runtime);
+    }
+    troupe_list_silent(runtime, silent, sizeof silent);
     troupe_runtime_fail(runtime,
                         troupe_fail(TROUPE_ERROR_STALL,
                                     "rank %d saw no progress for %" PRIu64 " ms in step %" PRId64
-                                    "; standard error says what each actor waits for",
-                                    runtime->rank, quiet_ns / 1000000, runtime->step));
+                                    "%s; standard error says what each actor waits for",
+                                    runtime->rank, quiet_ns / 1000000, runtime->step, silent));
 }
 
 static void answer_request(troupe_runtime *runtime) {
@@ -584,6 +615,7 @@ static troupe_status make_tickets(troupe_runtime *runtime) {
 }
 
 static troupe_status make_all(troupe_runtime *runtime) {
+    TROUPE_TRY(TROUPE_NEW(&runtime->has_reported, runtime->rank_count));
     TROUPE_TRY(make_world(runtime));
     TROUPE_TRY(troupe_compare_calls(runtime));
     TROUPE_TRY(troupe_make_graph(runtime));
@@ -642,6 +674,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     }
     troupe_free(runtime->tickets);
     troupe_free(runtime->reductions);
+    troupe_free(runtime->has_reported);
     troupe_free(runtime->order_name);
     if (runtime->failure != TROUPE_OK) {
         report_failure(runtime); /* what ended meanwhile has said its echo of it */

@@ -262,10 +262,12 @@ struct troupe_runtime {
     bool stopping, last_seen, quiet_said, exiting;
     int quiet_count;
     atomic_bool report_requested;
+    bool *has_reported; /* by rank: has printed what it waits for */
     int reports_received;
     int byes_received;
     bool reported;
     bool stalled;                /* gives up: collects the others' reports */
+    bool yields;                 /* a lower rank gives up, too, and ends the job */
     uint64_t progress_ns;        /* when something last happened */
     struct troupe_timer *timers; /* by due time */
     troupe_status failure;
@@ -347,5 +349,8 @@ enum troupe_wait_cause troupe_ticket_wait(const troupe_runtime *runtime,
 /* ---- report.c ---- */
 
 void troupe_print_report(troupe_runtime *runtime);
+/* "; ranks 1, 3 do not answer": those that have not printed when they were asked; "" if all have.
+ */
+void troupe_list_silent(const troupe_runtime *runtime, char *text, size_t bytes);
 
 #endif

@@ -196,6 +196,7 @@ troupe_status troupe_comm_failure(const troupe_comm *comm) {
 
 void troupe_comm_abort(troupe_comm *comm, const char *why) {
     if (comm->failure == TROUPE_OK) {
+        comm->ends_job = true;
         troupe_comm_fail(comm, TROUPE_ERROR_ABORTED, "%s", why); /* the others add who it was */
         comm->backend->announce_abort(comm, why);
     }

@@ -71,6 +71,7 @@ struct troupe_comm {
 
     troupe_status failure; /* sticky */
     bool failed_in_flight; /* what was in flight has been ended */
+    bool ends_job;         /* this rank aborts, the others are told */
     char failure_text[512];
 };
 

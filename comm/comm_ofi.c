@@ -556,7 +556,7 @@ static troupe_status open_endpoint(struct ofi *ofi) {
 
 struct address {
     size_t bytes;
-    char data[ADDRESS_BYTES_MAX];
+    _Alignas(struct sockaddr_storage) char data[ADDRESS_BYTES_MAX];
 };
 
 static troupe_status insert_addresses(struct ofi *ofi, const struct address *all) {
@@ -580,7 +580,9 @@ static troupe_status exchange_addresses(struct ofi *ofi) {
         status = insert_addresses(ofi, all);
     }
     troupe_free(all);
-    return status;
+    TROUPE_TRY(status);
+    return troupe_watch_hosts(&ofi->process.watch, &ofi->process.bootstrap,
+                              (struct sockaddr *)mine.data, (socklen_t)mine.bytes);
 }
 
 static troupe_status post_buffers(struct ofi *ofi) {

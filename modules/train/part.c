@@ -91,6 +91,7 @@ troupe_status troupe_part_create(const struct troupe_part_options *o, struct tro
     TROUPE_TRY_FAIL(make_stage(part, o));
     TROUPE_TRY_FAIL(make_sums(part, o));
     TROUPE_TRY_FAIL(make_optimizer(part, o));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&part->squares, part->stage->parameter_count));
     *out = part;
     return TROUPE_OK;
 fail:
@@ -102,11 +103,31 @@ void troupe_part_destroy(struct troupe_part *part) {
     if (part == NULL) {
         return;
     }
+    troupe_free(part->squares);
     troupe_optimizer_destroy(part->optimizer);
     troupe_gradient_sums_fini(&part->sums);
     troupe_stage_destroy(part->stage);
     troupe_group_destroy(part->tp);
     troupe_free(part);
+}
+
+troupe_status troupe_part_square_sum(struct troupe_part *part, double *sum) {
+    const struct troupe_stage_options *o = &part->stage->options;
+    if (o->dp_index != 0) {
+        return TROUPE_OK;
+    }
+    TROUPE_TRY(troupe_gradient_square_sums(
+        &(struct troupe_gradient_list){
+            .stream = o->stream,
+            .kernels = troupe_kernels_for(troupe_device_kind(troupe_stream_device(o->stream))),
+            .parameters = part->stage->parameters,
+            .count = part->stage->parameter_count,
+            .replicas_count = o->shard.tp_index == 0},
+        part->squares));
+    for (int i = 0; i < part->stage->parameter_count; i++) {
+        *sum += part->squares[i];
+    }
+    return TROUPE_OK;
 }
 
 /* ---- the actor ---- */

@@ -27,6 +27,7 @@ struct troupe_part {
     troupe_group *tp; /* NULL: alone */
     struct troupe_gradient_sums sums;
     troupe_optimizer *optimizer;
+    double *squares; /* scratch: by parameter */
 };
 
 struct troupe_part_options {
@@ -54,6 +55,9 @@ extern const struct troupe_actor_class troupe_part_class;
 
 troupe_status troupe_part_create(const struct troupe_part_options *options,
                                  struct troupe_part **out);
+/* Adds the square sum of its gradients to *sum. What other ranks hold, too, counts on one of them:
+ * the first DP shard, and what TP replicates on the first TP shard. */
+troupe_status troupe_part_square_sum(struct troupe_part *part, double *sum);
 /* Accepts NULL. */
 void troupe_part_destroy(struct troupe_part *part);
 

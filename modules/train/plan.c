@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "modules/train/plan.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "comm/layout.h"
@@ -62,8 +63,8 @@ static troupe_status read_wish(const struct troupe_config *config, int index, in
     return TROUPE_OK;
 }
 
-static troupe_status describe_module(const struct troupe_config *config, int index, int rank_count,
-                                     struct wish *wish, struct troupe_place_module *out) {
+static troupe_status pose_module(const struct troupe_config *config, int index, int rank_count,
+                                 struct wish *wish, struct troupe_place_module *out) {
     const struct troupe_module_class *class = troupe_module_classes()[index];
     const struct troupe_model_config *model = &config->model;
     double parameters = 0;
@@ -142,7 +143,7 @@ troupe_status troupe_plan_create(const struct troupe_config *config, int rank_co
     plan->rank_count = rank_count;
     troupe_status status = TROUPE_OK;
     for (int i = 0; status == TROUPE_OK && i < TROUPE_CONFIG_MODULES; i++) {
-        status = describe_module(config, i, rank_count, &wishes[i], &modules[i]);
+        status = pose_module(config, i, rank_count, &wishes[i], &modules[i]);
     }
     if (status == TROUPE_OK) {
         status = place(config, modules, plan);
@@ -197,4 +198,46 @@ int troupe_plan_dp_ranks(const struct troupe_module_plan *module, int stage, int
         ranks[d] = rank_at(module, tp, d, stage);
     }
     return module->dp;
+}
+
+/* ---- in words ---- */
+
+enum { LINE_BYTES = 1024 };
+
+struct text {
+    char line[LINE_BYTES];
+    size_t used;
+};
+
+static void add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* What does not fit is cut off. */
+static void add(struct text *text, const char *format, ...) {
+    size_t room = sizeof text->line - text->used;
+    va_list args;
+    va_start(args, format);
+    int wrote = vsnprintf(text->line + text->used, room, format, args);
+    va_end(args);
+    text->used += wrote < (int)room ? (size_t)wrote : room - 1;
+}
+
+static void describe_module(const struct troupe_module_plan *module, struct text *text) {
+    add(text, "%-9s tp %d, dp %d, pp %d on ranks", module->module_class->name, module->tp,
+        module->dp, module->pp);
+    for (int r = 0; r < module->mesh.rank_count; r++) {
+        add(text, " %d", module->mesh.ranks[r]);
+    }
+    for (int s = 0; module->pp > 1 && s < module->pp; s++) {
+        add(text, "%s %d-%d", s == 0 ? ", layers by stage" : "", module->layer_begin[s],
+            module->layer_begin[s + 1] - 1);
+    }
+}
+
+void troupe_plan_describe(const struct troupe_plan *plan, void (*line)(void *arg, const char *text),
+                          void *arg) {
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        struct text text = {.used = 0};
+        describe_module(&plan->modules[i], &text);
+        line(arg, text.line);
+    }
 }

@@ -24,6 +24,7 @@
 #include "comm/comm.h"
 #include "modules/nn/module.h"
 #include "modules/train/config.h"
+#include "modules/train/report.h"
 #include "runtime/status.h"
 
 #ifdef __cplusplus
@@ -37,28 +38,6 @@ struct troupe_train_options {
     troupe_comm *comm;
     troupe_workers *workers; /* team that helps this rank's kernels, or NULL; borrowed */
     const char *resume;      /* checkpoint directory, or NULL: start at step 0 */
-};
-
-enum { TROUPE_REPORT_EDGES_MAX = 64 };
-
-/* The same on every rank, but for `edges`, which every rank sums over the job too. */
-struct troupe_step_report {
-    int64_t step;     /* of this report, counted from 1 */
-    double loss;      /* mean over the step's target tokens */
-    double grad_norm; /* before clipping */
-    double module_norm[TROUPE_CONFIG_MODULES];
-    double lr;
-    int64_t tokens; /* fused tokens of the global batch */
-    int64_t images;
-    double step_ms;                           /* of the slowest rank, from update to update */
-    double flops;                             /* of the model: forward plus twice that backward */
-    double compute_ms[TROUPE_CONFIG_MODULES]; /* summed over the module's ranks */
-    double wait_ms[TROUPE_CONFIG_MODULES];
-    int edge_count;
-    struct {
-        const char *name;
-        double bytes; /* sent to other ranks in this step */
-    } edges[TROUPE_REPORT_EDGES_MAX];
 };
 
 troupe_status troupe_train_create(const struct troupe_train_options *options, troupe_train **out);
