@@ -814,8 +814,7 @@ static troupe_status make_ranks(troupe_sim *sim) {
     }
     troupe_free(reductions_of);
     int look_ahead = sim->options.look_ahead > 0 ? sim->options.look_ahead : LOOK_AHEAD_DEFAULT;
-    sim->queue_capacity =
-        look_ahead + TROUPE_TICKETS_OVER + TROUPE_REDUCTIONS_AHEAD * reductions;
+    sim->queue_capacity = look_ahead + TROUPE_TICKETS_OVER + TROUPE_REDUCTIONS_AHEAD * reductions;
     TROUPE_TRY(TROUPE_NEW(&sim->ranks, graph->rank_count));
     TROUPE_TRY(TROUPE_NEW(&sim->lane_free_ns, graph->rank_count));
     TROUPE_TRY(TROUPE_NEW(&sim->queue_memory, graph->rank_count * sim->queue_capacity));

@@ -607,10 +607,13 @@ static const struct troupe_order_policy any_order = {.name = "any",
                                                      .pick = pick_any};
 
 static void start_engines(struct world *w) {
-    const struct troupe_order_policy *policies[3] = {&any_order};
-    EXPECT_OK(troupe_order_find("fifo", &policies[1]));
-    EXPECT_OK(troupe_order_find("1f1b", &policies[2]));
-    const struct troupe_order_policy *order = policies[chance_below(&w->chance, 3)];
+    int policies = 0;
+    while (troupe_order_builtin(policies) != NULL) {
+        policies++;
+    }
+    int chosen = chance_below(&w->chance, policies + 1);
+    const struct troupe_order_policy *order =
+        chosen == policies ? &any_order : troupe_order_builtin(chosen);
     troupe_graph_conductors(&w->scenario.graph, w->conductor_of);
     for (int r = 0; r < w->scenario.graph.rank_count; r++) {
         if (w->conductor_of[r] == r) {
