@@ -207,9 +207,24 @@ static void report_done(troupe_runtime *runtime, int method, int64_t firing) {
                                           .member = troupe_gang_of(runtime, method)->member});
 }
 
+static void trace_done(troupe_runtime *runtime, int method, int64_t firing, uint64_t begin_ns,
+                       uint64_t end_ns) {
+    int firings = runtime->graph_methods[method].firings;
+    if (runtime->options.trace != NULL) {
+        troupe_trace_add(
+            runtime->options.trace,
+            &(struct troupe_trace_event){.what = method,
+                                         .index = firings > 0 ? (int)(firing % firings) : 0,
+                                         .begin_ns = begin_ns,
+                                         .end_ns = end_ns});
+    }
+}
+
 static void finish_reduction(struct troupe_posted_reduction *reduction) {
     if (--reduction->outstanding == 0) {
         reduction->running = false;
+        trace_done(reduction->runtime, reduction->method, reduction->firing, reduction->since_ns,
+                   troupe_clock_ns());
         report_done(reduction->runtime, reduction->method, reduction->firing);
     }
 }
@@ -299,8 +314,12 @@ static troupe_status call_method(troupe_runtime *runtime, const struct troupe_ra
     const struct troupe_actor_method *method = troupe_method_of(runtime, ticket->method);
     uint64_t begin_ns = troupe_clock_ns();
     troupe_status status = method->run(gang->state, firing);
-    gang->times.compute_ns += troupe_clock_ns() - begin_ns;
+    uint64_t end_ns = troupe_clock_ns();
+    gang->times.compute_ns += end_ns - begin_ns;
     gang->times.firings++;
+    if (firing->internal == NULL) { /* a reduction is done when its collectives are */
+        trace_done(runtime, ticket->method, ticket->firing, begin_ns, end_ns);
+    }
     if (status != TROUPE_OK && troupe_comm_failure(runtime->comm) == TROUPE_OK) {
         troupe_fail_in(status, "%s %s, microbatch %d of step %" PRId64 ", rank %d", gang->name,
                        method->name, firing->microbatch, firing->step, runtime->rank);
@@ -595,9 +614,13 @@ fail:
     return status;
 }
 
+/* Alone: a rank whose preparation fails must not keep the others waiting. */
 static troupe_status make_world(troupe_runtime *runtime) {
-    struct troupe_group_options options = {.id = TROUPE_GROUP_ID_RUNTIME,
-                                           .bytes_max = sizeof(uint64_t)};
+    struct troupe_group_options options = {.id = TROUPE_GROUP_ID_RUNTIME +
+                                                 (uint32_t)runtime->options.generation,
+                                           .bytes_max = sizeof(uint64_t),
+                                           .alone = true};
+    TROUPE_TRY(TROUPE_NEW(&runtime->hashes, runtime->rank_count));
     return troupe_group_create(runtime->comm, &options, &runtime->world);
 }
 
@@ -614,15 +637,42 @@ static troupe_status make_tickets(troupe_runtime *runtime) {
     return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);
 }
 
-static troupe_status make_all(troupe_runtime *runtime) {
+troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out) {
+    if (runtime->graph.rank_count == 0) {
+        TROUPE_TRY(troupe_make_graph(runtime));
+    }
+    *out = &runtime->graph;
+    return TROUPE_OK;
+}
+
+static troupe_status make_machinery(troupe_runtime *runtime) {
     TROUPE_TRY(TROUPE_NEW(&runtime->has_reported, runtime->rank_count));
-    TROUPE_TRY(make_world(runtime));
-    TROUPE_TRY(troupe_compare_calls(runtime));
-    TROUPE_TRY(troupe_make_graph(runtime));
+    const struct troupe_graph *graph = NULL;
+    TROUPE_TRY(troupe_runtime_graph(runtime, &graph));
     TROUPE_TRY(make_tickets(runtime));
     TROUPE_TRY(troupe_make_mailboxes(runtime));
     TROUPE_TRY(troupe_make_conductor(runtime));
     TROUPE_TRY(troupe_create_actors(runtime));
+    runtime->prepared = true;
+    return TROUPE_OK;
+}
+
+troupe_status troupe_runtime_prepare(troupe_runtime *runtime) {
+    TROUPE_ASSERT(runtime->world == NULL, "rank %d prepares twice", runtime->rank);
+    TROUPE_TRY(make_world(runtime));
+    return make_machinery(runtime);
+}
+
+/* Calls that differ explain why their graph is wrong, so they are compared first where possible. */
+static troupe_status start(troupe_runtime *runtime) {
+    if (runtime->world == NULL) {
+        TROUPE_TRY(make_world(runtime));
+    }
+    TROUPE_TRY(troupe_compare_calls(runtime));
+    if (!runtime->prepared) {
+        TROUPE_TRY(make_machinery(runtime));
+    }
+    runtime->listening = true;
     troupe_comm_set_control_handler(runtime->comm, handle_control, runtime);
     troupe_comm_set_watch(runtime->comm, watch_wait, runtime);
     return troupe_group_barrier(runtime->world); /* all can take messages from here on */
@@ -630,7 +680,7 @@ static troupe_status make_all(troupe_runtime *runtime) {
 
 troupe_status troupe_runtime_start(troupe_runtime *runtime) {
     TROUPE_ASSERT(!runtime->started, "rank %d starts twice", runtime->rank);
-    troupe_status status = make_all(runtime);
+    troupe_status status = start(runtime);
     if (status != TROUPE_OK) {
         troupe_runtime_fail(runtime, status);
         return report_failure(runtime);
@@ -659,8 +709,10 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     if (runtime->started && !is_failed(runtime)) {
         say_bye(runtime);
     }
-    troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
-    troupe_comm_set_watch(runtime->comm, NULL, NULL);
+    if (runtime->listening) {
+        troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
+        troupe_comm_set_watch(runtime->comm, NULL, NULL);
+    }
     if (troupe_comm_failure(runtime->comm) != TROUPE_OK) {
         troupe_comm_progress(runtime->comm); /* ends what is in flight in our buffers */
     }
@@ -674,6 +726,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     }
     troupe_free(runtime->tickets);
     troupe_free(runtime->reductions);
+    troupe_free(runtime->hashes);
     troupe_free(runtime->has_reported);
     troupe_free(runtime->order_name);
     if (runtime->failure != TROUPE_OK) {

@@ -219,6 +219,8 @@ struct troupe_runtime {
     const struct troupe_order_policy *order;
     int rank;
     int rank_count;
+    bool prepared;  /* all memory is there */
+    bool listening; /* the endpoint calls this runtime */
     bool started;
 
     struct troupe_call *calls;
@@ -237,6 +239,7 @@ struct troupe_runtime {
     struct troupe_channel *channels; /* beside graph_edges */
     int *conductor_of;
     troupe_group *world;
+    uint64_t *hashes; /* by rank: scratch of compare_calls */
 
     struct troupe_inlet *inlets;
     int inlet_count;

@@ -157,6 +157,7 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
         .order = config->schedule.order,
         .look_ahead = config->schedule.look_ahead,
         .stall_ns = (int64_t)(config->comm.stall_s * 1e9),
+        .trace = fleet->options.trace,
     };
     TROUPE_TRY(troupe_runtime_create(fleet->options.comm, &options, &fleet->runtime));
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
@@ -166,7 +167,7 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
 }
 
 static troupe_status build(struct troupe_fleet *fleet) {
-    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+    for (int i = 0; i < TROUPE_CONFIG_MODULES && !fleet->options.outline; i++) {
         TROUPE_TRY(create_part(fleet, i));
     }
     return create_runtime(fleet);

@@ -34,7 +34,9 @@ struct troupe_fleet_options {
     troupe_stream *stream;
     troupe_source *source;
     troupe_sample_plan *samples;
-    int generation; /* 0 or 1 */
+    int generation;             /* 0 or 1 */
+    struct troupe_trace *trace; /* of the runtime, or NULL */
+    bool outline;               /* no parts: for the task graph alone, never started */
 };
 
 struct troupe_fleet {

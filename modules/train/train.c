@@ -23,6 +23,7 @@ struct troupe_train {
     troupe_sample_plan *samples;
     troupe_group *world;
     struct troupe_fleet *fleet;
+    troupe_timeline *timeline;
     int64_t position;   /* steps done */
     uint64_t update_ns; /* that the last update took */
     char description[DESCRIPTION_BYTES];
@@ -74,8 +75,15 @@ static troupe_status create_fleet(troupe_train *train) {
                                            .comm = train->options.comm,
                                            .stream = train->stream,
                                            .source = train->source,
-                                           .samples = train->samples};
+                                           .samples = train->samples,
+                                           .trace = troupe_timeline_trace(train->timeline)};
     return troupe_fleet_create(&options, plan, &train->fleet);
+}
+
+static troupe_status attach_timeline(troupe_train *train) {
+    const struct troupe_graph *graph = NULL;
+    TROUPE_TRY(troupe_runtime_graph(train->fleet->runtime, &graph));
+    return troupe_timeline_attach(train->timeline, graph);
 }
 
 static troupe_status read_checkpoint(const struct troupe_fleet *fleet, const char *path) {
@@ -107,12 +115,14 @@ static troupe_status build(troupe_train *train) {
     TROUPE_TRY(open_device(train));
     TROUPE_TRY(open_samples(train, &state));
     TROUPE_TRY(create_world(train));
+    TROUPE_TRY(troupe_timeline_create(train->options.comm, &train->timeline));
     TROUPE_TRY(create_fleet(train));
     TROUPE_TRY(
         troupe_fleet_prepare_samples(train->fleet, train->position, train->config->train.steps));
     TROUPE_TRY(train->options.resume != NULL ? read_checkpoint(train->fleet, train->options.resume)
                                              : troupe_fleet_draw_weights(train->fleet));
     TROUPE_TRY(troupe_fleet_start(train->fleet));
+    TROUPE_TRY(attach_timeline(train));
     troupe_fleet_describe(train->fleet, describe_line, train);
     return TROUPE_OK;
 }
@@ -136,6 +146,7 @@ void troupe_train_destroy(troupe_train *train) {
         return;
     }
     troupe_fleet_destroy(train->fleet);
+    troupe_timeline_destroy(train->timeline);
     troupe_group_destroy(train->world);
     troupe_sample_plan_destroy(train->samples);
     troupe_source_destroy(train->source);
@@ -148,13 +159,16 @@ void troupe_train_destroy(troupe_train *train) {
 
 static troupe_status run_step(troupe_train *train, struct troupe_step_report *report) {
     uint64_t started_ns = troupe_clock_ns();
+    troupe_timeline_begin(train->timeline);
     TROUPE_TRY(troupe_fleet_step(train->fleet, train->position));
+    TROUPE_TRY(troupe_timeline_collect(train->timeline, train->world));
     TROUPE_TRY(troupe_report_collect(&(struct troupe_report_options){.fleet = train->fleet,
                                                                      .world = train->world,
                                                                      .position = train->position,
                                                                      .started_ns = started_ns,
                                                                      .update_ns = train->update_ns},
                                      report));
+    report->timeline = troupe_timeline_result(train->timeline);
     uint64_t update_ns = troupe_clock_ns();
     double square_sum = report->grad_norm * report->grad_norm;
     TROUPE_TRY(troupe_fleet_update(
