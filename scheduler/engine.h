@@ -59,7 +59,9 @@ struct troupe_engine_options {
      * before they take up other work. 0: 2. */
     int look_ahead;
     const struct troupe_order_policy *order; /* NULL: fifo */
-    const struct troupe_costs *costs;        /* for policies that plan ahead; NULL: not known */
+    const troupe_engine *peer; /* an engine of the same simulation (graph, order, costs, thread), so
+                                  that policies plan once for all; NULL: none */
+    const struct troupe_costs *costs; /* for policies that plan ahead; NULL: not known */
     /* Members (bit i: member i) of the consuming gang that receive something of this message and
      * will report it; 0: zero rows, the message counts as arrived, takes no credit and is never
      * reported. Must say the same on every rank. Called by begin_step only, for each edge of the

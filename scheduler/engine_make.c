@@ -194,7 +194,10 @@ troupe_status troupe_engine_create(const struct troupe_graph *graph,
     TROUPE_TRY_FAIL(make_index(engine));
     TROUPE_TRY_FAIL(find_island(engine));
     const struct troupe_order_setting setting = {
-        .index = engine->index, .conductor = options->conductor, .costs = options->costs};
+        .index = engine->index,
+        .conductor = options->conductor,
+        .costs = options->costs,
+        .peer = options->peer != NULL ? options->peer->order_state : NULL};
     TROUPE_TRY_FAIL(engine->options.order->create(&setting, &engine->order_state));
     TROUPE_TRY_FAIL(TROUPE_NEW(&engine->ranks, engine->rank_count));
     TROUPE_TRY_FAIL(make_methods(engine));

@@ -13,6 +13,7 @@
 static const struct troupe_order_policy *const builtin[] = {
     &troupe_order_fifo,        &troupe_order_1f1b,        &troupe_order_gpipe,
     &troupe_order_interleaved, &troupe_order_three_phase, &troupe_order_zero_bubble,
+    &troupe_order_fill,
 };
 
 troupe_status troupe_order_no_state(const struct troupe_order_setting *setting, void **state_out) {

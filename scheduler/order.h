@@ -53,6 +53,8 @@ struct troupe_order_setting {
     const struct troupe_graph_index *index; /* and the graph */
     int conductor;                          /* of the island */
     const struct troupe_costs *costs;       /* NULL: not known */
+    const void *peer; /* the policy's state in an engine made before for the same simulation, whose
+                         plans it may share; NULL: none */
 };
 
 /* Answer of pick: nothing now; it is asked again after the next event. */

@@ -22,9 +22,8 @@ static int method_of_kind(const struct troupe_graph_index *index, int gang,
     return NONE;
 }
 
-/* Gangs on the longest way along forward edges from this one on; remembered in left[]. Forward
- * edges without initial messages have no cycle (graph.h), so this ends. */
-static int gangs_left(const struct troupe_graph_index *index, int gang, int *left) {
+/* Forward edges without initial messages have no cycle (graph.h), so this ends. */
+int troupe_order_gangs_left(const struct troupe_graph_index *index, int gang, int *left) {
     const struct troupe_graph *graph = index->graph;
     int forward = method_of_kind(index, gang, TROUPE_METHOD_FORWARD), most = 0;
     if (left[gang] != UNKNOWN || forward == NONE) {
@@ -33,7 +32,7 @@ static int gangs_left(const struct troupe_graph_index *index, int gang, int *lef
     for (int i = index->outputs.begin[forward]; i < index->outputs.begin[forward + 1]; i++) {
         const struct troupe_edge *edge = &graph->edges[index->outputs.items[i]];
         if (edge->initial == 0 && is_forward(graph, edge->to)) {
-            int behind = gangs_left(index, graph->methods[edge->to].gang, left);
+            int behind = troupe_order_gangs_left(index, graph->methods[edge->to].gang, left);
             most = behind > most ? behind : most;
         }
     }
@@ -62,7 +61,7 @@ static void fill_gang(struct troupe_order_info *info, int g, int *left) {
     gang->backward = method_of_kind(index, g, TROUPE_METHOD_BACKWARD_INPUT);
     gang->weight = method_of_kind(index, g, TROUPE_METHOD_BACKWARD_WEIGHT);
     gang->microbatches = gang->forward != NONE ? index->graph->methods[gang->forward].firings : 0;
-    gang->left = gangs_left(index, g, left);
+    gang->left = troupe_order_gangs_left(index, g, left);
     gang->left = gang->left > 0 ? gang->left : 1;
     gang->trunk = plan->depth == 0;
     gang->chunks = plan->chunk_count > 1 ? plan->chunk_count : 1;
@@ -96,6 +95,7 @@ troupe_status troupe_order_info_create(const struct troupe_order_setting *settin
     struct troupe_order_info *info = NULL;
     TROUPE_TRY(TROUPE_NEW(&info, 1));
     info->index = index;
+    info->island = island;
     info->roomy = is_roomy(index->graph);
     TROUPE_TRY_FAIL(TROUPE_NEW(&info->gangs, count));
     TROUPE_TRY_FAIL(TROUPE_NEW(&left, index->graph->gang_count));

@@ -36,6 +36,12 @@ int troupe_order_pick_least(void *state, const struct troupe_order_view *view,
                             const struct troupe_candidate *candidates, int count,
                             troupe_order_key key);
 
+struct troupe_order_info;
+/* zero_bubble's choice without a plan. */
+int troupe_order_pick_eager(const struct troupe_order_info *info,
+                            const struct troupe_order_view *view,
+                            const struct troupe_candidate *candidates, int count);
+
 /* ---- what policies know of a gang ---- */
 
 struct troupe_order_gang {
@@ -51,6 +57,7 @@ struct troupe_order_gang {
 
 struct troupe_order_info {
     const struct troupe_graph_index *index;
+    int island;
     struct troupe_order_gang *gangs; /* of the island, see troupe_order_gang_at */
     /* All activations of a step fit everywhere: slots and credits for all microbatches, and no
      * bound on a rank's memory. */
@@ -59,6 +66,9 @@ struct troupe_order_info {
 
 troupe_status troupe_order_info_create(const struct troupe_order_setting *setting,
                                        struct troupe_order_info **out);
+/* Gangs on the longest way along forward edges from this one to the loss, itself included; `left`,
+ * all 0 at first, by gang, remembers what has been found. */
+int troupe_order_gangs_left(const struct troupe_graph_index *index, int gang, int *left);
 /* create and destroy for policies whose state is the info alone. */
 troupe_status troupe_order_create_info(const struct troupe_order_setting *setting,
                                        void **state_out);

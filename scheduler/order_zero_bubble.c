@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Zero-bubble schedules with a barrier per step (Qi et al., "Zero bubble pipeline parallelism",
- * ICLR 2024, and "Pipeline parallelism with controllable memory", NeurIPS 2024): input gradients
- * first, forwards as far as 1F1B would be, weight gradients where neither can run. One stage a rank
- * gives ZB-H1, with the memory of 1F1B's first stage on each rank; two stages in the shape of a V
- * give ZB-V, in which the microbatch on its way back to the first rank goes first. */
-#include "scheduler/order_internal.h"
+ * ICLR 2024, and "Pipeline parallelism with controllable memory", NeurIPS 2024), with no more
+ * microbatches in flight than 1F1B has on its first stage: with one stage a rank the class of
+ * ZB-H1, with two in the shape of a V that of ZB-V. Where costs are known the step is planned. Else
+ * input gradients go first, then forwards as far as 1F1B would be, then weight gradients; later
+ * stages of a rank before earlier ones. */
+#include "scheduler/order_planned.h"
 
 /* Lowest goes first. */
 enum key_class {
@@ -18,11 +19,14 @@ enum key_class {
     CLASS_FORWARD_AHEAD, /* of what 1F1B would have in flight */
 };
 
-static int in_flight(const void *state, const struct troupe_graph *graph, int gang) {
-    (void)graph;
-    const struct troupe_order_gang *g = troupe_order_gang_at(state, gang);
-    return g->trunk ? 2 * g->pipeline_ranks / g->chunks + (g->chunks > 1) * g->pipeline_ranks
-                    : g->left;
+static int wanted_slots(const struct troupe_graph *graph, int gang, int left) {
+    const struct troupe_gang *plan = &graph->gangs[gang];
+    int stages = plan->stage_count > 1 ? plan->stage_count : 1;
+    return plan->depth == 0 ? stages : left;
+}
+
+static troupe_status create(const struct troupe_order_setting *setting, void **state_out) {
+    return troupe_order_planned_create(setting, wanted_slots, state_out);
 }
 
 /* Whether 1F1B would run one more forward before the next backward. */
@@ -59,17 +63,25 @@ static int64_t key(void *state, const struct troupe_order_view *view,
     return TROUPE_KEY_OF(CLASS_USER, 0);
 }
 
-static int pick(void *state, const struct troupe_order_view *view,
+int troupe_order_pick_eager(const struct troupe_order_info *info,
+                            const struct troupe_order_view *view,
+                            const struct troupe_candidate *candidates, int count) {
+    return troupe_order_pick_least((void *)info, view, candidates, count, key);
+}
+
+static int pick(void *arg, const struct troupe_order_view *view,
                 const struct troupe_candidate *candidates, int count) {
-    return troupe_order_pick_least(state, view, candidates, count, key);
+    const struct troupe_order_planned *state = arg;
+    return state->plan != NULL ? troupe_order_planned_pick(arg, view, candidates, count)
+                               : troupe_order_pick_eager(state->info, view, candidates, count);
 }
 
 const struct troupe_order_policy troupe_order_zero_bubble = {
     .name = "zero_bubble",
     .summary = "input gradients first, weight gradients in the gaps: ZB-H1, ZB-V",
-    .create = troupe_order_create_info,
-    .destroy = troupe_order_destroy_info,
-    .begin_step = troupe_order_no_plan,
-    .in_flight = in_flight,
+    .create = create,
+    .destroy = troupe_order_planned_destroy,
+    .begin_step = troupe_order_planned_begin_step,
+    .in_flight = troupe_order_planned_in_flight,
     .pick = pick,
 };

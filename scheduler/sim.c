@@ -843,6 +843,7 @@ static troupe_status make_heap(troupe_sim *sim) {
 static troupe_status make_engines(troupe_sim *sim) {
     const struct troupe_graph *graph = sim->graph;
     const struct troupe_sim_options *o = &sim->options;
+    const troupe_engine *peer = NULL;
     TROUPE_TRY(TROUPE_NEW(&sim->conductor_of, graph->rank_count));
     TROUPE_TRY(TROUPE_NEW(&sim->engines, graph->rank_count));
     TROUPE_TRY(troupe_graph_index_create(graph, &sim->index));
@@ -855,9 +856,11 @@ static troupe_status make_engines(troupe_sim *sim) {
                                                           .look_ahead = o->look_ahead,
                                                           .order = o->order,
                                                           .costs = o->costs,
+                                                          .peer = peer,
                                                           .receivers = o->receivers,
                                                           .arg = o->arg};
             TROUPE_TRY(troupe_engine_create(graph, &options, &sim->engines[r]));
+            peer = sim->engines[r];
         }
     }
     return TROUPE_OK;

@@ -78,6 +78,7 @@ struct world {
     bool next_step_at_issue; /* when a conductor begins the next step, or when all is done */
     bool failed;
     char failure[512];
+    struct troupe_costs costs;
     struct event events[EVENTS_MAX]; /* a heap, earliest on top */
     int event_count;
     uint64_t event_number;
@@ -606,6 +607,14 @@ static const struct troupe_order_policy any_order = {.name = "any",
                                                      .in_flight = troupe_order_unbounded,
                                                      .pick = pick_any};
 
+/* What policies are told: some of it is far from what the world does. */
+static int64_t any_task_ns(void *arg, int method, int64_t step, int microbatch) {
+    const struct world *w = arg;
+    uint64_t hash = chance_hash(w->scenario.seed + (uint64_t)step,
+                                (uint64_t)method * 64 + (uint64_t)microbatch);
+    return (int64_t)(hash % 9);
+}
+
 static void start_engines(struct world *w) {
     int policies = 0;
     while (troupe_order_builtin(policies) != NULL) {
@@ -614,6 +623,8 @@ static void start_engines(struct world *w) {
     int chosen = chance_below(&w->chance, policies + 1);
     const struct troupe_order_policy *order =
         chosen == policies ? &any_order : troupe_order_builtin(chosen);
+    w->costs = (struct troupe_costs){.task_ns = any_task_ns, .arg = w};
+    bool costs_known = chance_below(&w->chance, 4) > 0;
     troupe_graph_conductors(&w->scenario.graph, w->conductor_of);
     for (int r = 0; r < w->scenario.graph.rank_count; r++) {
         if (w->conductor_of[r] == r) {
@@ -622,6 +633,7 @@ static void start_engines(struct world *w) {
                 &(struct troupe_engine_options){.conductor = r,
                                                 .look_ahead = 1 + chance_below(&w->chance, 8),
                                                 .order = order,
+                                                .costs = costs_known ? &w->costs : NULL,
                                                 .receivers = scenario_receivers,
                                                 .arg = &w->scenario},
                 &w->engines[r]));
