@@ -10,6 +10,7 @@
 #include "actors/job.h"
 #include "apps/launch.h"
 #include "apps/troupe/arguments.h"
+#include "apps/troupe/chart.h"
 #include "apps/troupe/progress.h"
 #include "modules/train/checkpoint.h"
 #include "modules/train/folder.h"
@@ -19,8 +20,9 @@
 
 struct train_job {
     struct troupe_config config;
-    char resume[PATH_MAX]; /* checkpoint; "": from step 0 */
-    int ranks;             /* loopback threads; 0: one rank of a launched job */
+    char resume[PATH_MAX];     /* checkpoint; "": from step 0 */
+    int ranks;                 /* loopback threads; 0: one rank of a launched job */
+    struct chart_paths charts; /* of the last step */
 };
 
 /* What rank 0 writes. */
@@ -115,6 +117,14 @@ static bool is_checkpoint_step(const struct troupe_config *config, int64_t step)
     return step == config->train.steps || (every > 0 && step % every == 0);
 }
 
+static troupe_status draw_step(const struct train_job *job,
+                               const struct troupe_step_report *report) {
+    char title[160];
+    snprintf(title, sizeof title, "%.60s, step %lld, %d microbatches, measured",
+             job->config.schedule.order, (long long)report->step, job->config.train.microbatches);
+    return chart_write(&job->charts, &report->timeline->schedule, &report->timeline->bound, title);
+}
+
 /* record: NULL but on rank 0. */
 static troupe_status run_steps(const struct train_job *job, troupe_train *train,
                                struct record *record) {
@@ -124,6 +134,9 @@ static troupe_status run_steps(const struct train_job *job, troupe_train *train,
         TROUPE_TRY(troupe_train_step(train, &report));
         if (record != NULL) {
             TROUPE_TRY(record_step(record, &report, steps));
+        }
+        if (record != NULL && report.step == steps) {
+            TROUPE_TRY(draw_step(job, &report));
         }
         if (is_checkpoint_step(&job->config, report.step)) {
             TROUPE_TRY(troupe_train_save(train));
@@ -192,6 +205,8 @@ static int run(int argc, char **argv) {
         {"--set", .edits = &edits},
         {"--ranks", .number = &job.ranks},
         {"--resume", .flag = &resume},
+        {"--trace", .text = &job.charts.trace},
+        {"--svg", .text = &job.charts.svg},
         {0},
     };
     int operands = arguments_parse(&command_train, argc, argv, options);
@@ -219,7 +234,7 @@ static int run(int argc, char **argv) {
 const struct command command_train = {
     .name = "train",
     .usage = "train CONFIG.yaml [--placement POLICY] [--order POLICY] [--steps N] [--ranks N]\n"
-             "                    [--resume] [--set KEY=VALUE]...",
+             "                    [--resume] [--svg FILE] [--trace FILE] [--set KEY=VALUE]...",
     .summary = "trains a model; start it with mpirun or srun for several ranks",
     .help =
         "  --placement POLICY  homogeneous, colocated, disjoint, manual (the config's mapping), or\n"
@@ -227,6 +242,8 @@ const struct command command_train = {
         "  --order POLICY      fifo, 1f1b, or a shared object ./policy.so\n"
         "  --steps N           optimizer steps in all\n"
         "  --ranks N           N ranks as threads of this process instead of a launched job\n"
+        "  --svg FILE          Gantt chart of the last step: ranks down, time across, bound\n"
+        "  --trace FILE        the last step for https://ui.perfetto.dev or chrome://tracing\n"
         "  --resume            go on from the newest checkpoint of train.run_dir\n"
         "  --set KEY=VALUE     overrides the config file; `troupe help config` lists the keys\n\n"
         "The run directory receives metrics.jsonl, train.log, config.yaml and step-N checkpoints.\n"
