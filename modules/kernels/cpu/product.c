@@ -163,7 +163,7 @@ static void turn_panel(const struct operand *b, int64_t k, int64_t first, float 
 
 struct right product_right(struct operand b, int64_t k, int64_t n, float *scratch) {
     int64_t first = n / PANEL * PANEL;
-    struct right right = {b, b.transposed ? 0 : first, scratch};
+    struct right right = {b, k, n, b.transposed ? 0 : first, scratch};
     for (int64_t i = right.in_place; i < first; i += PANEL, scratch += PANEL * k) {
         turn_panel(&b, k, i, scratch);
     }
@@ -173,13 +173,12 @@ struct right product_right(struct operand b, int64_t k, int64_t n, float *scratc
     return right;
 }
 
-static struct panel panel_of(const struct right *right, int64_t k, int64_t column,
-                             int64_t columns) {
+static struct panel panel_of(const struct right *right, int64_t column) {
     if (column < right->in_place) {
         return (struct panel){right->b.data + column, right->b.stride};
     }
-    return (struct panel){right->packed + (column - right->in_place) * k,
-                          columns > LANE ? PANEL : LANE};
+    return (struct panel){right->packed + (column - right->in_place) * right->k,
+                          right->n - column > LANE ? PANEL : LANE};
 }
 
 /* The strip from row `row` on: in place, or copied to `packed`. */
@@ -205,7 +204,7 @@ static void multiply_rows(const struct product *product, int64_t row, int64_t ro
     struct strip a = strip_of(&product->a, product->k, row, rows, packed);
     for (int64_t column = 0; column < product->n; column += PANEL) {
         int64_t columns = product->n - column < PANEL ? product->n - column : PANEL;
-        struct panel b = panel_of(&product->b, product->k, column, columns);
+        struct panel b = panel_of(&product->b, column);
         struct target to = {.c = product->c + row * product->c_stride + column,
                             .stride = product->c_stride,
                             .bias = product->bias != NULL ? product->bias + column : NULL,

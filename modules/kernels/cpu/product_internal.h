@@ -43,11 +43,13 @@ struct operand {
  * holds one panel after the other; the last one may be a single vector wide. */
 struct right {
     struct operand b;
+    int64_t k;
+    int64_t n;
     int64_t in_place;
     const float *packed;
 };
 
-/* c = alpha * a b + bias, or c += ...; a: (m, k), b: (k, n), c: (m, n). */
+/* c = alpha * a b + bias, or c += ...; a: (m, k), b: (k, n) or its first columns, c: (m, n). */
 struct product {
     int64_t m;
     int64_t n;
