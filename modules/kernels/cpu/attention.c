@@ -16,7 +16,7 @@
 
 enum {
     LANE = PRODUCT_LANE,
-    QUERY_TILE = 48, /* whole strips of a product */
+    QUERY_TILE = 24, /* whole strips of a product */
     KEY_TILE = 240,  /* of which this is a multiple, as it is of whole vectors */
     TILE_STRIDE = KEY_TILE + LANE,
 };
