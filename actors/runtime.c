@@ -653,6 +653,7 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     if (runtime->options.stall_ns == 0) {
         runtime->options.stall_ns = stall_ns_default;
     }
+    TROUPE_TRY_FAIL(TROUPE_NEW(&runtime->has_reported, runtime->rank_count));
     TROUPE_TRY_FAIL(
         troupe_string_copy(options->order != NULL ? options->order : "fifo", &runtime->order_name));
     TROUPE_TRY_FAIL(troupe_order_find(runtime->order_name, &runtime->order));
@@ -686,18 +687,11 @@ static troupe_status make_tickets(troupe_runtime *runtime) {
         reductions += runtime->graph_methods[m].lane == TROUPE_LANE_REDUCTION &&
                       troupe_gang_of(runtime, m)->member != TROUPE_NOBODY;
     }
-    runtime->ticket_capacity = runtime->options.look_ahead + TROUPE_REDUCTIONS_AHEAD * reductions;
+    runtime->ticket_capacity =
+        runtime->options.look_ahead + TROUPE_TICKETS_OVER + TROUPE_REDUCTIONS_AHEAD * reductions;
     TROUPE_TRY(TROUPE_NEW(&runtime->tickets, runtime->ticket_capacity));
     TROUPE_TRY(TROUPE_NEW(&runtime->late, runtime->ticket_capacity));
     return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);
-}
-
-troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out) {
-    if (runtime->graph.rank_count == 0) {
-        TROUPE_TRY(troupe_make_graph(runtime));
-    }
-    *out = &runtime->graph;
-    return TROUPE_OK;
 }
 
 static troupe_status make_task_clocks(troupe_runtime *runtime) {
@@ -716,8 +710,15 @@ static troupe_status make_task_clocks(troupe_runtime *runtime) {
     return TROUPE_OK;
 }
 
+troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out) {
+    if (runtime->graph.rank_count == 0) {
+        TROUPE_TRY(troupe_make_graph(runtime));
+    }
+    *out = &runtime->graph;
+    return TROUPE_OK;
+}
+
 static troupe_status make_machinery(troupe_runtime *runtime) {
-    TROUPE_TRY(TROUPE_NEW(&runtime->has_reported, runtime->rank_count));
     const struct troupe_graph *graph = NULL;
     TROUPE_TRY(troupe_runtime_graph(runtime, &graph));
     TROUPE_TRY(make_tickets(runtime));

@@ -629,8 +629,8 @@ static troupe_status choose_name(struct ofi *ofi) {
         return troupe_fail(TROUPE_ERROR_IO, "getrandom: %s", strerror(errno));
     }
     snprintf(name, sizeof name, SHM_PREFIX "troupe-%016" PRIx64, number);
-    free(ofi->info->src_addr); /* fi_freeinfo frees it with free, too */
-    ofi->info->src_addr = strdup(name);
+    free(ofi->info->src_addr);          /* fi_freeinfo's */
+    ofi->info->src_addr = strdup(name); /* fi_freeinfo's */
     ofi->info->src_addrlen = strlen(name) + 1;
     return ofi->info->src_addr != NULL ? TROUPE_OK
                                        : troupe_fail(TROUPE_ERROR_MEMORY, "strdup: out of memory");

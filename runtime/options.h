@@ -6,7 +6,7 @@
  *
  *     struct troupe_options options;
  *     TROUPE_TRY(troupe_options_read(&options));
- *     wait_limits.spin_ns = (uint64_t)options.spin_us * 1000;
+ *     int threads = (int)options.threads;
  *
  * Ownership: texts point into the environment; they last while nobody changes it.
  * Threads: read once at start. Failure: ERROR_INVALID names variable, value and what is accepted.
@@ -33,11 +33,7 @@ extern "C" {
       "transport between processes; overrides comm.provider of the config unless auto")            \
     X(bind, CHOICE, "TROUPE_BIND", "yes", "yes, no", "bind each rank to its own cores")            \
     X(threads, NUMBER, "TROUPE_THREADS", "0", "0 to 1024",                                         \
-      "threads of a rank that share its kernels; 0: one per core of the rank")                     \
-    X(spin_us, NUMBER, "TROUPE_SPIN_US", "50", "0 to 1000000",                                     \
-      "microseconds a waiting thread spins before it parks")                                       \
-    X(stall_s, NUMBER, "TROUPE_STALL_S", "60", "0 to 86400",                                       \
-      "seconds without progress after which a job ends and says what it waits for; 0: never")
+      "threads of a rank that share its kernels; 0: one per core of the rank")
 
 #define TROUPE_OPTION_CHOICE const char *
 #define TROUPE_OPTION_NUMBER int64_t
@@ -54,11 +50,6 @@ struct troupe_options {
 troupe_status troupe_options_read(struct troupe_options *out);
 /* One paragraph per option: name, value, default, accepted values, help. */
 void troupe_options_print(const struct troupe_options *options, FILE *file);
-
-/* Sets a variable that a library of another maker reads, unless the user has set it; returns the
- * value that now holds. Before the library's first call, while no other thread reads the
- * environment. */
-const char *troupe_options_set_foreign(const char *name, const char *value);
 
 #ifdef __cplusplus
 }
