@@ -99,7 +99,8 @@ troupe_status troupe_comm_failure(const troupe_comm *comm);
 /* Tells every rank that this one gives up and why: this one fails with TROUPE_ERROR_ABORTED and
  * that sentence, the others with "rank 2 ended the job: " in front of it. */
 void troupe_comm_abort(troupe_comm *comm, const char *why);
-/* This rank has aborted, but another did so before, or a lower one at the same time: it says why. */
+/* This rank has aborted, but another did so before, or a lower one at the same time: it says why.
+ */
 bool troupe_comm_is_spoken_for(const troupe_comm *comm);
 /* Payload bytes sent to other ranks so far, control excluded. */
 uint64_t troupe_comm_bytes_sent(const troupe_comm *comm);
