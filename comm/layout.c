@@ -90,18 +90,25 @@ static troupe_status reserve_one(struct troupe_layout *layout) {
     return TROUPE_OK;
 }
 
-troupe_status troupe_layout_add(struct troupe_layout *layout, int rank, int part,
-                                const struct troupe_box *box) {
+static troupe_status append_piece(struct troupe_layout *layout, int rank, int part,
+                                  const struct troupe_box *box, bool check) {
     struct troupe_layout_piece piece = {
         .rank = rank, .part = layout->ragged ? part : -1, .box = *box};
     if (layout->ragged) { /* the unit interval stands for the rows of a part until they are known */
         piece.box.begin[0] = 0;
         piece.box.end[0] = 1;
     }
-    TROUPE_TRY(check_piece(layout, &piece));
+    if (check) {
+        TROUPE_TRY(check_piece(layout, &piece));
+    }
     TROUPE_TRY(reserve_one(layout));
     layout->pieces[layout->piece_count++] = piece;
     return TROUPE_OK;
+}
+
+troupe_status troupe_layout_add(struct troupe_layout *layout, int rank, int part,
+                                const struct troupe_box *box) {
+    return append_piece(layout, rank, part, box, true);
 }
 
 static troupe_status check_offsets(const int64_t *offsets, int parts, int64_t extent,
@@ -224,7 +231,7 @@ static troupe_status add_rank(const struct troupe_layout_options *o, const struc
             if (!o->ragged) {
                 split_interval(o, layout->shape[0], rows->parts, part, 0, &box);
             }
-            TROUPE_TRY(troupe_layout_add(layout, rank, part, &box));
+            TROUPE_TRY(append_piece(layout, rank, part, &box, false)); /* parts are disjoint */
         }
     }
     return TROUPE_OK;
@@ -287,7 +294,7 @@ troupe_status troupe_layout_bind(const struct troupe_layout *ragged, const int64
         struct troupe_layout_piece piece = ragged->pieces[i];
         piece.box.begin[0] = offsets[piece.part];
         piece.box.end[0] = offsets[piece.part + 1];
-        troupe_status status = troupe_layout_add(&layout, piece.rank, -1, &piece.box);
+        troupe_status status = append_piece(&layout, piece.rank, -1, &piece.box, false);
         if (status != TROUPE_OK) {
             troupe_layout_fini(&layout);
             return status;

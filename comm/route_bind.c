@@ -275,12 +275,32 @@ static void each_demand(const troupe_route *route, struct troupe_route_work *w, 
     }
 }
 
-static int needer_group(const struct demand *d) {
-    return d->needers->first_group + 1 + (int)(d->run - d->needers->runs);
+/* Who shares the relays of a demand: its needers on the host, and its holders there if there are
+ * any. Demands of the same key are one group. */
+static uint64_t relay_key(const struct demand *d) {
+    int needers = d->needers->first_group + 1 + (int)(d->run - d->needers->runs);
+    int holders =
+        d->near == NULL ? 0 : d->holders->first_group + 1 + (int)(d->near - d->holders->runs);
+    return (uint64_t)needers << 32 | (uint64_t)holders;
 }
 
-/* First pass: what each rank receives, and what needers without a holder on their host have to
- * relay to one another. */
+/* The entry of the demand's key; a new one is empty. */
+static struct troupe_relay_group *find_relay_group(struct troupe_route_work *w,
+                                                   const struct demand *d) {
+    uint64_t key = relay_key(d), hash = key * UINT64_C(0x9e3779b97f4a7c15);
+    for (uint64_t at = hash >> 32;; at++) {
+        struct troupe_relay_group *group = &w->relay_groups[at & w->relay_mask];
+        if (group->epoch != w->host_epoch) {
+            *group = (struct troupe_relay_group){
+                .key = key, .epoch = w->host_epoch, .index = TROUPE_ROUTE_NOBODY};
+        }
+        if (group->key == key) {
+            return group;
+        }
+    }
+}
+
+/* First pass: what each rank receives, and what the groups have to relay. */
 static void collect_relay(const troupe_route *route, struct troupe_route_work *w,
                           const struct demand *d) {
     (void)route;
@@ -290,16 +310,15 @@ static void collect_relay(const troupe_route *route, struct troupe_route_work *w
         *received += d->units;
         w->received_max = *received > w->received_max ? *received : w->received_max;
     }
-    if (d->lacking > 1 && d->near == NULL) {
-        int64_t *amount = &w->amounts[needer_group(d)];
-        w->relay_offset[d->index] = *amount;
-        *amount += d->units;
-        w->group_of_run[needer_group(d)] = TROUPE_ROUTE_NOBODY;
+    if (d->lacking > 1) {
+        struct troupe_relay_group *group = find_relay_group(w, d);
+        w->relay_offset[d->index] = group->amount;
+        group->amount += d->units;
     }
 }
 
-/* Second pass: one group for each run of needers; one for each demand with holders on the host,
- * who may send all copies. The work is a copy for each of the others. */
+/* Second pass: the groups. Near holders may send all copies. A unit of work is a copy for each of
+ * the others. */
 static void add_relay(const troupe_route *route, struct troupe_route_work *w,
                       const struct demand *d) {
     (void)route;
@@ -307,28 +326,18 @@ static void add_relay(const troupe_route *route, struct troupe_route_work *w,
     if (d->lacking < 2) {
         return;
     }
-    int *known = &w->group_of_run[needer_group(d)];
-    if (d->near == NULL && *known != TROUPE_ROUTE_NOBODY) {
-        w->relay_group[d->index] = *known;
-        return;
+    struct troupe_relay_group *group = find_relay_group(w, d);
+    if (group->index == TROUPE_ROUTE_NOBODY) {
+        group->index = troupe_balance_add(w->balance, group->amount, d->lacking - 1);
+        for (int m = 0; d->near != NULL && m < d->near->end - d->near->begin; m++) {
+            troupe_balance_member(w->balance, d->holders->members[d->near->begin + m], true);
+        }
+        int lacking = find_lacking(d, w->lacking);
+        for (int m = 0; m < lacking; m++) {
+            troupe_balance_member(w->balance, w->lacking[m], false);
+        }
     }
-    int64_t *amount = &w->amounts[needer_group(d)];
-    int group =
-        troupe_balance_add(w->balance, d->near == NULL ? *amount : d->units, d->lacking - 1);
-    w->relay_group[d->index] = group;
-    for (int m = 0; d->near != NULL && m < d->near->end - d->near->begin; m++) {
-        troupe_balance_member(w->balance, d->holders->members[d->near->begin + m], true);
-    }
-    int lacking = find_lacking(d, w->lacking);
-    for (int m = 0; m < lacking; m++) {
-        troupe_balance_member(w->balance, w->lacking[m], false);
-    }
-    if (d->near == NULL) {
-        *known = group;
-        *amount = 0;
-    } else {
-        w->relay_offset[d->index] = 0;
-    }
+    w->relay_group[d->index] = group->index;
 }
 
 /* ---- hops ---- */
@@ -441,13 +450,17 @@ static int64_t clamp(int64_t value, int64_t high) {
     return value < 0 ? 0 : value > high ? high : value;
 }
 
+/* How much of the demand, which begins at `offset` of its group, lies between two ends of shares.
+ */
+static int64_t overlap(const struct demand *d, int64_t offset, int64_t begin, int64_t end) {
+    return clamp(end - offset, d->units) - clamp(begin - offset, d->units);
+}
+
 /* How many of the demand's first hops a near holder makes. */
 static int64_t first_hops_of(const struct troupe_route_work *w, const struct demand *d,
                              int member) {
     const int64_t *ends = w->shares + holder_shares(d);
-    int64_t offset = w->first_offset[d->index];
-    int64_t begin = member > 0 ? clamp(ends[member - 1] - offset, d->units) : 0;
-    return clamp(ends[member] - offset, d->units) - begin;
+    return overlap(d, w->first_offset[d->index], member > 0 ? ends[member - 1] : 0, ends[member]);
 }
 
 /* Whether several holders on the host send all copies, each as many first ones as of any other. */
@@ -456,19 +469,22 @@ static bool is_direct(const struct troupe_route_work *w, const struct demand *d)
     if (group < 0 || near_count(d) < 2) {
         return false;
     }
-    int64_t begin = 0;
+    int64_t begin = 0, offset = w->relay_offset[d->index], sent = 0;
     for (int m = 0; m < near_count(d); m++) {
         int64_t end = troupe_balance_end(w->balance, group, m);
-        if (end - begin != first_hops_of(w, d, m)) {
+        int64_t others = overlap(d, offset, begin, end);
+        if (others != first_hops_of(w, d, m)) {
             return false;
         }
+        sent += others;
         begin = end;
     }
-    return begin == d->units;
+    return sent == d->units;
 }
 
-/* A direct demand: as everyone sends as much as the shares say whatever copies these are, the
- * copies for one rank after those for another are cut among the holders: the fewest messages. */
+/* A direct demand: a holder may send any copies as long as they are as many as its shares say; so
+ * the copies for one rank after those for another are cut among the holders: the fewest messages.
+ */
 static void add_copies(struct troupe_route_work *w, const struct demand *d) {
     int64_t at = 0;
     for (int m = 0; m < near_count(d); m++) {
@@ -509,6 +525,7 @@ static void walk_host(const troupe_route *route, struct troupe_route_work *w, in
     w->walked[host] = w->epoch;
     memset(w->received, 0, (size_t)route->rank_count * sizeof *w->received);
     w->received_max = 0;
+    w->host_epoch++;
     troupe_balance_begin(w->balance);
     each_demand(route, w, host, collect_relay);
     each_demand(route, w, host, add_relay);

@@ -194,8 +194,12 @@ static troupe_status work_init(struct troupe_route_work *w, const troupe_route *
     TROUPE_TRY(TROUPE_NEW(&w->first_offset, w->demands_max));
     TROUPE_TRY(TROUPE_NEW(&w->relay_offset, w->demands_max));
     TROUPE_TRY(TROUPE_NEW(&w->relay_group, w->demands_max));
+    w->relay_mask = 1;
+    while ((int64_t)w->relay_mask < 2 * route->groups_max) {
+        w->relay_mask = 2 * w->relay_mask + 1;
+    }
+    TROUPE_TRY(TROUPE_NEW(&w->relay_groups, w->relay_mask + 1));
     TROUPE_TRY(TROUPE_NEW(&w->amounts, route->group_count));
-    TROUPE_TRY(TROUPE_NEW(&w->group_of_run, route->group_count));
     TROUPE_TRY(TROUPE_NEW(&w->group_shares, route->groups_max));
     TROUPE_TRY(TROUPE_NEW(&w->shares, route->share_count));
     TROUPE_TRY(TROUPE_NEW(&w->solved, route->component_count));
@@ -218,8 +222,8 @@ static void work_destroy(struct troupe_route_work *w) {
     troupe_free(w->first_offset);
     troupe_free(w->relay_offset);
     troupe_free(w->relay_group);
+    troupe_free(w->relay_groups);
     troupe_free(w->amounts);
-    troupe_free(w->group_of_run);
     troupe_free(w->group_shares);
     troupe_free(w->shares);
     troupe_free(w->solved);

@@ -103,6 +103,14 @@ struct troupe_route_hop {
     int64_t begin, end;
 };
 
+/* Relays of demands with the same needers and holders on a host. */
+struct troupe_relay_group {
+    uint64_t key;
+    uint64_t epoch; /* of the host's walk in which it was met; older ones are empty */
+    int64_t amount;
+    int index; /* in the balance, or NOBODY */
+};
+
 /* Memory of bind. */
 struct troupe_route_work {
     int slot;
@@ -115,14 +123,16 @@ struct troupe_route_work {
     int64_t *first_offset; /* by demand: where it begins in its group of holders */
     int64_t *relay_offset; /* by demand: in its group of relays */
     int *relay_group;      /* by demand; NOBODY: nothing to relay */
-    int64_t *amounts;      /* by group of holders (or of needers, for relays) */
-    int *group_of_run;     /* by group of needers */
+    int64_t *amounts;      /* by group of holders */
     int *group_shares;     /* by group of the balance: where its shares go */
     int64_t *shares;       /* of holders: where each ends in its group */
     uint64_t epoch;
     uint64_t *solved; /* by component: the epoch */
     uint64_t *walked; /* by host */
     troupe_balance *balance;
+    struct troupe_relay_group *relay_groups; /* a hash table, of relay_mask + 1 */
+    uint64_t relay_mask;
+    uint64_t host_epoch;
     int *lacking;      /* slots */
     int64_t *received; /* by slot: units, of the host that is walked */
     int64_t received_max;
