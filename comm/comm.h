@@ -112,6 +112,7 @@ struct troupe_loopback_options {
     int ranks;
     uint64_t seed;            /* of delays and reorderings */
     int64_t delay_ns_max;     /* 0: no delay; else each message is held a seeded time up to this */
+    int host_ranks;           /* the first so many are on one host, the next on another; 0: all */
     int control_messages_max; /* under way from one endpoint; 0: 8192 */
     int64_t spin_ns;          /* idle spins so long, then yields, then parks; 0: 5 us, or none when
                                  ranks outnumber cores */

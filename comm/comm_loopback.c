@@ -469,6 +469,9 @@ troupe_status troupe_comm_open_loopback(troupe_loopback *world, int rank, troupe
     TROUPE_ASSERT(own->nodes == NULL, "rank %d opened twice", rank);
     TROUPE_TRY(troupe_comm_init(&own->comm, &loopback_backend, rank, world->options.ranks));
     troupe_comm_set_limits(&own->comm, world->options.spin_ns, world->options.control_messages_max);
+    for (int r = 0; world->options.host_ranks > 0 && r < world->options.ranks; r++) {
+        own->comm.hosts[r] = r / world->options.host_ranks; /* after the limits: all share cores */
+    }
     snprintf(own->comm.name, sizeof(own->comm.name), "loopback");
     troupe_status status = TROUPE_NEW(&own->nodes, own->comm.control_messages_max);
     if (status != TROUPE_OK) {

@@ -13,7 +13,7 @@
 
 static const struct command *const commands[] = {
     &command_train, &command_caption, &command_evaluate, &command_data,
-    &command_info,  &command_sim,     &command_profile,
+    &command_info,  &command_route,   &command_sim,      &command_profile,
 };
 
 static const struct command *find_command(const char *name) {

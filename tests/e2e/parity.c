@@ -17,66 +17,99 @@ struct layout_case {
     const char *name;
     int ranks;
     const char *settings; /* key=value separated by blanks */
+    int host_ranks;       /* adjacent ranks that share a host; 0: all */
 };
 
 static const struct layout_case cases[] = {
     {"encoder_dp4_llm_tp2_dp2", 4,
      "placement.vision.ranks=0-3 placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.tp=2 "
-     "placement.llm.dp=2"},
+     "placement.llm.dp=2",
+     0},
     {"disjoint_dp2_tp2", 4,
-     "placement.vision.ranks=0-1 placement.vision.dp=2 placement.llm.ranks=2-3 placement.llm.tp=2"},
+     "placement.vision.ranks=0-1 placement.vision.dp=2 placement.llm.ranks=2-3 placement.llm.tp=2",
+     0},
     {"fan_in_dp3_dp2", 5,
-     "placement.vision.ranks=0-2 placement.vision.dp=3 placement.llm.ranks=3-4 placement.llm.dp=2"},
+     "placement.vision.ranks=0-2 placement.vision.dp=3 placement.llm.ranks=3-4 placement.llm.dp=2",
+     0},
     {"encoder_tp2_llm_dp4", 4,
-     "placement.vision.ranks=0-1 placement.vision.tp=2 placement.llm.ranks=0-3 placement.llm.dp=4"},
+     "placement.vision.ranks=0-1 placement.vision.tp=2 placement.llm.ranks=0-3 placement.llm.dp=4",
+     0},
     {"fan_out_dp1_dp4", 4,
-     "placement.vision.ranks=2 placement.vision.dp=1 placement.llm.ranks=0-3 placement.llm.dp=4"},
+     "placement.vision.ranks=2 placement.vision.dp=1 placement.llm.ranks=0-3 placement.llm.dp=4",
+     0},
     {"equal_dp2", 2,
-     "placement.vision.ranks=0-1 placement.vision.dp=2 placement.llm.ranks=0-1 placement.llm.dp=2"},
+     "placement.vision.ranks=0-1 placement.vision.dp=2 placement.llm.ranks=0-1 placement.llm.dp=2",
+     0},
     {"equal_tp2_dp2", 4,
      "placement.vision.ranks=0-3 placement.vision.tp=2 placement.vision.dp=2 "
-     "placement.llm.ranks=0-3 placement.llm.tp=2 placement.llm.dp=2"},
+     "placement.llm.ranks=0-3 placement.llm.tp=2 placement.llm.dp=2",
+     0},
     {"overlap_partly_dp3_tp2", 4,
-     "placement.vision.ranks=0-2 placement.vision.dp=3 placement.llm.ranks=2-3 placement.llm.tp=2"},
+     "placement.vision.ranks=0-2 placement.vision.dp=3 placement.llm.ranks=2-3 placement.llm.tp=2",
+     0},
     {"pp3_uneven", 3,
      "placement.vision.ranks=0-2 placement.vision.dp=3 placement.llm.ranks=0-2 placement.llm.pp=3 "
-     "placement.llm.layers=[2,1,2]"},
+     "placement.llm.layers=[2,1,2]",
+     0},
     {"pp2_dp2_colocated", 4,
      "placement.vision.ranks=0-3 placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.pp=2 "
-     "placement.llm.dp=2"},
+     "placement.llm.dp=2",
+     0},
     {"pp2_tp2_disjoint", 6,
      "placement.vision.ranks=4-5 placement.vision.dp=2 placement.llm.ranks=0-3 placement.llm.pp=2 "
-     "placement.llm.tp=2"},
+     "placement.llm.tp=2",
+     0},
     {"pp3_disjoint_encoder_tp2", 5,
-     "placement.vision.ranks=3-4 placement.vision.tp=2 placement.llm.ranks=0-2 placement.llm.pp=3"},
+     "placement.vision.ranks=3-4 placement.vision.tp=2 placement.llm.ranks=0-2 placement.llm.pp=3",
+     0},
     {"tp4_encoder_dp4", 4,
-     "placement.vision.ranks=0-3 placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.tp=4"},
+     "placement.vision.ranks=0-3 placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.tp=4",
+     0},
     {"dp3_dp5_all_overlap", 5,
-     "placement.vision.ranks=1-3 placement.vision.dp=3 placement.llm.ranks=0-4 placement.llm.dp=5"},
+     "placement.vision.ranks=1-3 placement.vision.dp=3 placement.llm.ranks=0-4 placement.llm.dp=5",
+     0},
     {"projector_on_llm_ranks", 4,
      "placement.vision.ranks=0-1 placement.vision.dp=2 placement.projector.ranks=2-3 "
-     "placement.projector.dp=2 placement.llm.ranks=2-3 placement.llm.tp=2"},
+     "placement.projector.dp=2 placement.llm.ranks=2-3 placement.llm.tp=2",
+     0},
     {"three_modules_disjoint", 6,
      "placement.vision.ranks=0-2 placement.vision.dp=3 placement.projector.ranks=3 "
-     "placement.llm.ranks=4-5 placement.llm.pp=2"},
+     "placement.llm.ranks=4-5 placement.llm.pp=2",
+     0},
     {"encoder_dp8_llm_tp2_dp2_pp2", 8,
      "placement.vision.ranks=0-7 placement.vision.dp=8 placement.llm.ranks=0-7 placement.llm.tp=2 "
-     "placement.llm.dp=2 placement.llm.pp=2"},
+     "placement.llm.dp=2 placement.llm.pp=2",
+     0},
     {"untied_pp2", 2,
      "model.llm.untied=true placement.vision.ranks=0-1 placement.vision.dp=2 "
-     "placement.llm.ranks=0-1 placement.llm.pp=2"},
+     "placement.llm.ranks=0-1 placement.llm.pp=2",
+     0},
     {"fifo_order", 4,
      "schedule.order=fifo placement.vision.ranks=0-3 placement.vision.dp=4 "
-     "placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.tp=2"},
+     "placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.tp=2",
+     0},
     {"scarce_slots_and_credits", 4,
      "schedule.slots=1 schedule.credits=1 schedule.look_ahead=5 placement.vision.ranks=0-3 "
-     "placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.dp=2"},
+     "placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.dp=2",
+     0},
     {"mostly_text_only", 4,
      "data.synthetic.text_only=0.8 placement.vision.ranks=0-3 placement.vision.dp=4 "
-     "placement.llm.ranks=0-3 placement.llm.tp=2 placement.llm.dp=2"},
-    {"policy_homogeneous", 3, "placement.policy=homogeneous"},
-    {"policy_colocated", 4, "placement.policy=colocated"},
-    {"policy_disjoint", 4, "placement.policy=disjoint"},
+     "placement.llm.ranks=0-3 placement.llm.tp=2 placement.llm.dp=2",
+     0},
+    {"relays_on_another_host_dp2_tp4", 6,
+     "placement.vision.ranks=0-1 placement.vision.dp=2 placement.llm.ranks=2-5 placement.llm.tp=4",
+     2},
+    {"relays_on_two_hosts_dp3_tp2_dp2", 8,
+     "placement.vision.ranks=0-2 placement.vision.dp=3 placement.llm.ranks=4-7 placement.llm.tp=2 "
+     "placement.llm.dp=2",
+     3},
+    {"relays_on_hosts_with_holders_tp8", 8,
+     "model.vision.heads=8 model.llm.heads=8 model.llm.kv_heads=8 placement.vision.ranks=0-2 "
+     "placement.vision.dp=3 placement.llm.ranks=0-7 placement.llm.tp=8",
+     4},
+    {"policy_homogeneous", 3, "placement.policy=homogeneous", 0},
+    {"policy_colocated", 4, "placement.policy=colocated", 0},
+    {"policy_disjoint", 4, "placement.policy=disjoint", 0},
 };
 
 /* One run: what all ranks agree on, and full tensors pieced together from the shards. */
@@ -223,7 +256,7 @@ static const char *const model_settings =
     "train.lr=1e-3 train.warmup=0 train.eps=1e-5 train.clip=1.0 train.run_dir=/tmp "
     "train.workers=1";
 
-static void train(struct run *run, int ranks, const char *settings, uint64_t seed) {
+static void train(struct run *run, int ranks, int host_ranks, const char *settings, uint64_t seed) {
     struct rank all[RANKS_MAX];
     memset(run, 0, sizeof *run);
     run->ranks = ranks;
@@ -236,7 +269,8 @@ static void train(struct run *run, int ranks, const char *settings, uint64_t see
     EXPECT_OK(troupe_config_set(&run->config, steps));
     EXPECT_OK(troupe_config_resolve(&run->config));
     EXPECT_OK(troupe_loopback_create(
-        &(struct troupe_loopback_options){.ranks = ranks, .seed = seed, .delay_ns_max = 20000},
+        &(struct troupe_loopback_options){
+            .ranks = ranks, .seed = seed, .delay_ns_max = 20000, .host_ranks = host_ranks},
         &run->world));
     for (int r = 0; r < ranks; r++) {
         all[r] = (struct rank){.run = run, .rank = r};
@@ -356,10 +390,10 @@ static void check_case(const struct layout_case *c, uint64_t seed) {
     static struct run run, ref;
     char settings[1024];
     reference_settings(c->settings, settings, sizeof settings);
-    train(&ref, 1, settings, seed);
+    train(&ref, 1, 0, settings, seed);
     EXPECT(ref.loss[STEPS - 1] < ref.loss[0] && ref.norm[0] > 0, "loss went from %g to %g",
            ref.loss[0], ref.loss[STEPS - 1]);
-    train(&run, c->ranks, c->settings, seed);
+    train(&run, c->ranks, c->host_ranks, c->settings, seed);
     compare(&run, &ref);
     run_free(&run);
     run_free(&ref);
