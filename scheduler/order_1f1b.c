@@ -20,11 +20,10 @@ enum urgency {
     URGENCY_OUT_OF_TURN, /* of the language model's pair, the one whose turn it is not */
 };
 
-/* w of the comment above; the slots of the pool bound it further. For modules before the language
- * model: as many as are on their way through what follows. */
+/* w of the comment above; the slots of the pool bound it further. */
 static int in_flight(const void *state, const struct troupe_graph *graph, int gang) {
-    (void)graph;
-    return troupe_order_gang_at(state, gang)->left;
+    const struct troupe_order_gang *g = troupe_order_gang_at(state, gang);
+    return g->trunk ? g->left : troupe_order_unbounded(state, graph, gang);
 }
 
 /* The pair's turn: forward until w are in flight, then backward until one less is; at the end, when

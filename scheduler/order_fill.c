@@ -11,7 +11,7 @@ static int wanted_slots(const struct troupe_graph *graph, int gang, int left) {
     if (plan->depth == 0) {
         return 2 * stages;
     }
-    return left > 1 ? 2 * (left - 1) : 2; /* what follows, twice */
+    return left > 1 ? 5 * (left - 1) / 2 : 2; /* what follows, twice and a half */
 }
 
 static troupe_status create(const struct troupe_order_setting *setting, void **state_out) {

@@ -15,9 +15,8 @@ enum key_class {
 };
 
 static int in_flight(const void *state, const struct troupe_graph *graph, int gang) {
-    (void)graph;
     const struct troupe_order_gang *g = troupe_order_gang_at(state, gang);
-    return g->trunk ? troupe_textbook_in_flight(g) : g->left;
+    return g->trunk ? troupe_textbook_in_flight(g) : troupe_order_unbounded(state, graph, gang);
 }
 
 static int64_t key(void *state, const struct troupe_order_view *view,

@@ -88,6 +88,26 @@ static const struct layout_case cases[] = {
      "schedule.order=fifo placement.vision.ranks=0-3 placement.vision.dp=4 "
      "placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.tp=2",
      0},
+    {"gpipe_order", 4,
+     "schedule.order=gpipe schedule.slots=4 schedule.credits=4 placement.vision.ranks=0-3 "
+     "placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.tp=2",
+     0},
+    {"interleaved_order", 4,
+     "schedule.order=interleaved schedule.slots=4 schedule.credits=4 placement.vision.ranks=0-3 "
+     "placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.tp=2",
+     0},
+    {"three_phase_order", 4,
+     "schedule.order=three_phase schedule.slots=4 schedule.credits=4 placement.vision.ranks=0-3 "
+     "placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.tp=2",
+     0},
+    {"zero_bubble_order", 4,
+     "schedule.order=zero_bubble schedule.slots=4 schedule.credits=4 placement.vision.ranks=0-3 "
+     "placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.tp=2",
+     0},
+    {"fill_order", 4,
+     "schedule.order=fill schedule.slots=4 schedule.credits=4 placement.vision.ranks=0-3 "
+     "placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.tp=2",
+     0},
     {"scarce_slots_and_credits", 4,
      "schedule.slots=1 schedule.credits=1 schedule.look_ahead=5 placement.vision.ranks=0-3 "
      "placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.dp=2",
