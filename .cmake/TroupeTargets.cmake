@@ -119,6 +119,6 @@ function(troupe_summary)
     set(cuda "ON ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
   endif()
   message(STATUS "Troupe ${PROJECT_VERSION}: ${CMAKE_BUILD_TYPE}, CUDA ${cuda}, "
-                 "MPI ${TROUPE_HAVE_MPI} ${MPI_C_VERSION}, libfabric ${TROUPE_HAVE_OFI} ${OFI_VERSION}, hwloc "
+                 "NCCL ${TROUPE_HAVE_NCCL} ${NCCL_VERSION}, MPI ${TROUPE_HAVE_MPI} ${MPI_C_VERSION}, libfabric ${TROUPE_HAVE_OFI} ${OFI_VERSION}, hwloc "
                  "${HWLOC_VERSION}, sanitizers '${TROUPE_SANITIZE}'")
 endfunction()

@@ -223,6 +223,9 @@ troupe_status troupe_spawn(troupe_runtime *runtime, const struct troupe_spawn_op
     TROUPE_TRY(troupe_copy_ints(own.ranks, own.rank_count, &gang->ranks));
     own.name = gang->name;
     own.ranks = gang->ranks;
+    bool on_device = gang->member != TROUPE_NOBODY && own.stream != NULL &&
+                     !troupe_device_is_host(troupe_stream_device(own.stream));
+    gang->stream = on_device ? own.stream : NULL;
     gang->options = own;
     TROUPE_TRY(TROUPE_NEW(&gang->inlets, own.actor_class->port_count));
     TROUPE_TRY(TROUPE_NEW(&gang->outlets, own.actor_class->port_count));
@@ -261,6 +264,7 @@ void troupe_destroy_gangs(troupe_runtime *runtime) {
         if (gang->created && gang->options.actor_class->destroy != NULL) {
             gang->options.actor_class->destroy(gang->state);
         }
+        troupe_task_clock_destroy(&gang->clock);
         troupe_free(gang->name);
         troupe_free(gang->ranks);
         troupe_free(gang->inlets);

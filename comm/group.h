@@ -80,6 +80,11 @@ int troupe_group_rank(const troupe_group *group, int index);
 /* In place; data: count elements. Waits, driving progress. */
 troupe_status troupe_group_all_reduce(troupe_group *group, enum troupe_reduction reduction,
                                       enum troupe_element element, void *data, int64_t count);
+/* data: size blocks of count elements, unchanged; out: the sum of all members' block `index`; may
+ * be this rank's own block. Waits. */
+troupe_status troupe_group_reduce_scatter(troupe_group *group, enum troupe_reduction reduction,
+                                          enum troupe_element element, const void *data,
+                                          int64_t count, void *out);
 /* out holds size * bytes, member i's block at i * bytes; this rank's block may alias `mine`. */
 troupe_status troupe_group_all_gather(troupe_group *group, const void *mine, size_t bytes,
                                       void *out);

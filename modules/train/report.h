@@ -15,6 +15,7 @@
 
 #include "comm/group.h"
 #include "modules/nn/config.h"
+#include "modules/train/timeline.h"
 #include "runtime/status.h"
 
 #ifdef __cplusplus
@@ -39,6 +40,7 @@ struct troupe_step_report {
     double flops;                             /* of the model: forward plus twice that backward */
     double compute_ms[TROUPE_CONFIG_MODULES]; /* summed over the module's ranks */
     double wait_ms[TROUPE_CONFIG_MODULES];
+    const struct troupe_timeline_result *timeline; /* of rank 0 until the next step; else NULL */
     int edge_count;
     struct {
         const char *name;

@@ -125,6 +125,7 @@ static troupe_status build(troupe_train *train) {
         troupe_fleet_prepare_samples(train->fleet, train->position, train->config->train.steps));
     TROUPE_TRY(train->options.resume != NULL ? read_checkpoint(train->fleet, train->options.resume)
                                              : troupe_fleet_draw_weights(train->fleet));
+    TROUPE_TRY(troupe_fleet_prepare(train->fleet));
     TROUPE_TRY(troupe_fleet_start(train->fleet));
     take_fleet(train);
     return TROUPE_OK;
@@ -163,13 +164,16 @@ void troupe_train_destroy(troupe_train *train) {
 
 static troupe_status run_step(troupe_train *train, struct troupe_step_report *report) {
     uint64_t started_ns = troupe_clock_ns();
+    troupe_timeline_begin(train->fleet->timeline);
     TROUPE_TRY(troupe_fleet_step(train->fleet, train->position));
+    TROUPE_TRY(troupe_timeline_collect(train->fleet->timeline, train->world));
     TROUPE_TRY(troupe_report_collect(&(struct troupe_report_options){.fleet = train->fleet,
                                                                      .world = train->world,
                                                                      .position = train->position,
                                                                      .started_ns = started_ns,
                                                                      .update_ns = train->update_ns},
                                      report));
+    report->timeline = troupe_timeline_result(train->fleet->timeline);
     uint64_t update_ns = troupe_clock_ns();
     double square_sum = report->grad_norm * report->grad_norm;
     TROUPE_TRY(troupe_fleet_update(
