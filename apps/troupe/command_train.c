@@ -11,6 +11,7 @@
 #include "actors/job.h"
 #include "apps/launch.h"
 #include "apps/troupe/arguments.h"
+#include "apps/troupe/chart.h"
 #include "apps/troupe/progress.h"
 #include "apps/troupe/switches.h"
 #include "modules/train/checkpoint.h"
@@ -24,6 +25,7 @@ struct train_job {
     char resume[PATH_MAX]; /* checkpoint; "": from step 0 */
     int ranks;             /* loopback threads; 0: one rank of a launched job */
     struct switches switches;
+    struct chart_paths charts; /* of the last step */
 };
 
 /* What rank 0 writes. */
@@ -178,6 +180,14 @@ static troupe_status switch_now(const struct switch_wish *wish, troupe_train *tr
     return troupe_train_is_alive(train) ? TROUPE_OK : status;
 }
 
+static troupe_status draw_step(const struct train_job *job,
+                               const struct troupe_step_report *report) {
+    char title[160];
+    snprintf(title, sizeof title, "%.60s, step %lld, %d microbatches, measured",
+             job->config.schedule.order, (long long)report->step, job->config.train.microbatches);
+    return chart_write(&job->charts, &report->timeline->schedule, &report->timeline->bound, title);
+}
+
 /* record: NULL but on rank 0. A resumed job takes up first the switches that lie behind it. */
 static troupe_status run_steps(const struct train_job *job, troupe_train *train,
                                struct record *record) {
@@ -194,6 +204,9 @@ static troupe_status run_steps(const struct train_job *job, troupe_train *train,
         TROUPE_TRY(troupe_train_step(train, &report));
         if (record != NULL) {
             TROUPE_TRY(record_step(record, &report, steps));
+        }
+        if (record != NULL && report.step == steps) {
+            TROUPE_TRY(draw_step(job, &report));
         }
         if (is_checkpoint_step(&job->config, report.step)) {
             TROUPE_TRY(troupe_train_save(train));
@@ -263,6 +276,8 @@ static int run(int argc, char **argv) {
         {"--switch", .edits = &switches},
         {"--ranks", .number = &job.ranks},
         {"--resume", .flag = &resume},
+        {"--trace", .text = &job.charts.trace},
+        {"--svg", .text = &job.charts.svg},
         {0},
     };
     int operands = arguments_parse(&command_train, argc, argv, options);
@@ -292,8 +307,10 @@ static int run(int argc, char **argv) {
 
 const struct command command_train = {
     .name = "train",
-    .usage = "train CONFIG.yaml [--placement POLICY] [--order POLICY] [--steps N] [--ranks N]\n"
-             "                    [--switch STEP:POLICY]... [--resume] [--set KEY=VALUE]...",
+    .usage =
+        "train CONFIG.yaml [--placement POLICY] [--order POLICY] [--steps N] [--ranks N]\n"
+        "                    [--switch STEP:POLICY]... [--resume] [--svg FILE] [--trace FILE]\n"
+        "                    [--set KEY=VALUE]...",
     .summary = "trains a model; start it with mpirun or srun for several ranks",
     .help =
         "  --placement POLICY  homogeneous, colocated, disjoint, manual (the config's mapping), or\n"
@@ -303,6 +320,8 @@ const struct command command_train = {
         "  --ranks N           N ranks as threads of this process instead of a launched job\n"
         "  --switch STEP:WHAT  after so many steps goes on with another placement: a policy, ./policy.so,\n"
         "                      or ./file.yaml with a placement section; or order=POLICY\n"
+        "  --svg FILE          Gantt chart of the last step: ranks down, time across, bound\n"
+        "  --trace FILE        the last step for https://ui.perfetto.dev or chrome://tracing\n"
         "  --resume            go on from the newest checkpoint of train.run_dir\n"
         "  --set KEY=VALUE     overrides the config file; `troupe help config` lists the keys\n\n"
         "The run directory receives metrics.jsonl, train.log, config.yaml and step-N checkpoints.\n"

@@ -9,9 +9,11 @@
 
 #include "modules/train/agree.h"
 #include "modules/train/checkpoint.h"
+#include "modules/train/costs.h"
 #include "modules/train/dataset.h"
 #include "modules/train/fleet.h"
 #include "modules/train/switch.h"
+#include "runtime/check.h"
 #include "runtime/clock.h"
 #include "runtime/memory.h"
 
@@ -253,6 +255,12 @@ troupe_status troupe_train_save(troupe_train *train) {
         .shards = shards,
         .shard_count = count,
         .world = train->world});
+}
+
+void troupe_train_write_profile(const troupe_train *train, FILE *file) {
+    const struct troupe_timeline_result *result = troupe_timeline_result(train->fleet->timeline);
+    TROUPE_ASSERT(result != NULL, "a profile of rank %d", train->fleet->rank);
+    troupe_profile_write(file, train->fleet, &result->schedule);
 }
 
 const char *troupe_train_describe(const troupe_train *train) {

@@ -21,6 +21,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "comm/comm.h"
 #include "modules/nn/module.h"
@@ -62,6 +63,9 @@ bool troupe_train_is_alive(const troupe_train *train);
 
 /* Writes run_dir/step-N with all ranks: under a temporary name, synchronised, then renamed. */
 troupe_status troupe_train_save(troupe_train *train);
+
+/* Adds the task times of the latest step to a profile (modules/train/costs.h). Rank 0 only. */
+void troupe_train_write_profile(const troupe_train *train, FILE *file);
 
 /* "vision dp 4 on ranks 0-3, ...": one line a module, then islands; valid while train lives. */
 const char *troupe_train_describe(const troupe_train *train);
