@@ -12,6 +12,7 @@
 #include "modules/train/costs.h"
 #include "modules/train/dataset.h"
 #include "modules/train/fleet.h"
+#include "modules/train/restore.h"
 #include "modules/train/switch.h"
 #include "runtime/check.h"
 #include "runtime/clock.h"
@@ -86,19 +87,6 @@ static troupe_status create_fleet(troupe_train *train) {
     return troupe_fleet_create(&options, plan, &train->fleet);
 }
 
-static troupe_status read_checkpoint(const struct troupe_fleet *fleet, const char *path) {
-    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
-        const struct troupe_part *part = fleet->parts[i];
-        if (part != NULL) {
-            TROUPE_TRY(troupe_checkpoint_read_weights(path, part->stage->parameters,
-                                                      part->stage->parameter_count));
-            TROUPE_TRY(troupe_checkpoint_read_moments(
-                path, part->stage->parameters, part->stage->parameter_count, part->optimizer));
-        }
-    }
-    return TROUPE_OK;
-}
-
 static void describe_line(void *arg, const char *text) {
     troupe_train *train = arg;
     size_t used = strlen(train->description);
@@ -125,8 +113,9 @@ static troupe_status build(troupe_train *train) {
     TROUPE_TRY(create_fleet(train));
     TROUPE_TRY(
         troupe_fleet_prepare_samples(train->fleet, train->position, train->config->train.steps));
-    TROUPE_TRY(train->options.resume != NULL ? read_checkpoint(train->fleet, train->options.resume)
-                                             : troupe_fleet_draw_weights(train->fleet));
+    TROUPE_TRY(train->options.resume != NULL
+                   ? troupe_restore(train->fleet, train->world, train->options.resume)
+                   : troupe_fleet_draw_weights(train->fleet));
     TROUPE_TRY(troupe_fleet_prepare(train->fleet));
     TROUPE_TRY(troupe_fleet_start(train->fleet));
     take_fleet(train);
