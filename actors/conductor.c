@@ -43,7 +43,7 @@ static troupe_status mark_receiver(troupe_runtime *runtime, const struct troupe_
         if (i < 0 && binding->kept.box_count == 0) {
             continue;
         }
-        int from_shard = edge->shard_of_source[i < 0 ? rank : binding->receives[i].peer];
+        int from_shard = edge->shard_of_source[i < 0 ? rank : binding->receives[i].origin];
         int channel = troupe_channel_of(edge, from_shard, to_shard);
         runtime->channels[channel].receivers[microbatch] |= UINT64_C(1) << member;
     }

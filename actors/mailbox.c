@@ -12,6 +12,10 @@
 #include "runtime/clock.h"
 #include "runtime/memory.h"
 
+static size_t whole_lines(size_t bytes) {
+    return (bytes + TROUPE_CACHE_LINE - 1) / TROUPE_CACHE_LINE * TROUPE_CACHE_LINE;
+}
+
 /* ---- binding an end to a message ---- */
 
 /* What the rank holds of the message. */
@@ -107,13 +111,12 @@ static struct troupe_segment payload_of(const struct troupe_bound *bound,
     return (struct troupe_segment){piece->staging, message->bytes};
 }
 
-static bool is_staged(const struct troupe_piece *piece) {
+bool troupe_piece_is_staged(const struct troupe_piece *piece) {
     return piece->transfer.segments[1].data == piece->staging && piece->staging != NULL;
 }
 
-/* Addresses the piece to (or from) the peer; the header's memory is the piece's. */
-static void address(const struct troupe_end *end, const struct troupe_bound *bound, int channel,
-                    int peer, struct troupe_piece *piece) {
+void troupe_piece_address(const struct troupe_end *end, const struct troupe_bound *bound,
+                          int channel, int peer, struct troupe_piece *piece) {
     struct troupe_transfer *transfer = &piece->transfer;
     transfer->peer = peer;
     transfer->tag = TROUPE_EDGE_TAG | (uint64_t)channel;
@@ -121,6 +124,16 @@ static void address(const struct troupe_end *end, const struct troupe_bound *bou
     transfer->segments[1] = payload_of(bound, piece, end->stream != NULL);
     transfer->segment_count = transfer->segments[1].bytes > 0 ? 2 : 1;
     transfer->arg = piece;
+}
+
+void troupe_piece_seal(const struct troupe_end *end, const struct troupe_bound *bound,
+                       int64_t message, struct troupe_piece *piece) {
+    const struct troupe_segment *payload = &piece->transfer.segments[1];
+    struct troupe_wire_header header = header_of(end, bound, message, piece);
+    if (end->runtime->options.checksum) {
+        header.checksum = troupe_wire_checksum(0, payload->data, payload->bytes);
+    }
+    troupe_wire_pack(&header, piece->header);
 }
 
 /* Callbacks cannot return it. */
@@ -202,20 +215,15 @@ static void post_send(struct troupe_outlet_buffer *buffer, struct troupe_piece *
     troupe_runtime *runtime = end->runtime;
     int64_t message = buffer->firing + end->edge->options.initial;
     int channel = troupe_channel_of(end->edge, end->shard, to_shard);
-    address(end, &buffer->bound, channel, peer, piece);
-    const struct troupe_segment *payload = &piece->transfer.segments[1];
-    if (end->stream == NULL && is_staged(piece)) {
+    troupe_piece_address(end, &buffer->bound, channel, peer, piece);
+    if (end->stream == NULL && troupe_piece_is_staged(piece)) {
         troupe_route_message_pack(piece->message, &buffer->bound.view, piece->staging);
     }
-    struct troupe_wire_header header = header_of(end, &buffer->bound, message, piece);
-    if (runtime->options.checksum) {
-        header.checksum = troupe_wire_checksum(0, payload->data, payload->bytes);
-    }
-    troupe_wire_pack(&header, piece->header);
+    troupe_piece_seal(end, &buffer->bound, message, piece);
     piece->transfer.done = sent;
     hold(buffer);
     runtime->sends_in_flight++;
-    end->edge->bytes_sent += payload->bytes;
+    end->edge->bytes_sent += piece->transfer.segments[1].bytes;
     troupe_status status = start_send(buffer, piece);
     if (status != TROUPE_OK) {
         runtime->sends_in_flight--;
@@ -362,8 +370,11 @@ static void arrived(struct troupe_transfer *transfer) {
     }
     if (end->stream != NULL) {
         keep_failure(end->runtime, troupe_piece_copy_in(entry, piece));
-    } else if (is_staged(piece)) {
+    } else if (troupe_piece_is_staged(piece)) {
         troupe_route_message_unpack(piece->message, piece->staging, &entry->bound.view);
+    }
+    if (piece->message != NULL && !piece->message->relayed && --entry->entering == 0) {
+        troupe_entry_post_relays(entry);
     }
     count_down(entry, piece->shard);
 }
@@ -374,7 +385,11 @@ static void post_receive(struct troupe_inlet_entry *entry, struct troupe_piece *
     piece->shard = from_shard;
     entry->pending++;
     entry->pending_from[from_shard]++;
-    address(end, &entry->bound, troupe_channel_of(end->edge, from_shard, end->shard), peer, piece);
+    troupe_piece_address(end, &entry->bound, troupe_channel_of(end->edge, from_shard, end->shard),
+                         peer, piece);
+    if (piece->message != NULL && piece->message->relayed) {
+        piece->transfer.tag |= troupe_relay_tag(entry);
+    }
     piece->transfer.done = arrived;
     troupe_comm *comm = end->runtime->comm;
     /* into staging when what was there before has gone to the device */
@@ -412,6 +427,21 @@ static bool may_hand_over(const struct troupe_inlet_entry *entry) {
            troupe_box_equal(&binding->kept.boxes[0], &source);
 }
 
+/* Gives each receive its message and its part of the entry's staging, and counts those that come
+ * from holders. */
+static void stage_receives(struct troupe_inlet_entry *entry) {
+    const struct troupe_route_binding *binding = entry->bound.binding;
+    char *staging = entry->staging;
+    entry->entering = 0;
+    for (int i = 0; i < binding->receive_count; i++) {
+        const struct troupe_route_message *message = &binding->receives[i];
+        entry->receives[i].message = message;
+        entry->receives[i].staging = staging;
+        staging += staging != NULL ? whole_lines(message->bytes) : 0;
+        entry->entering += !message->relayed;
+    }
+}
+
 static void expect_pieces(struct troupe_inlet_entry *entry) {
     const struct troupe_inlet *inlet = entry->inlet;
     const struct troupe_actor_edge *edge = inlet->end.edge;
@@ -419,11 +449,11 @@ static void expect_pieces(struct troupe_inlet_entry *entry) {
     bool from_here = binding != NULL ? binding->kept.box_count > 0
                                      : inlet->local != NULL && entry->bound.travels;
     if (binding != NULL) {
+        stage_receives(entry);
         for (int i = 0; i < binding->receive_count; i++) {
             struct troupe_piece *piece = &entry->receives[i];
-            piece->message = &binding->receives[i];
             post_receive(entry, piece, piece->message->peer,
-                         edge->shard_of_source[piece->message->peer]);
+                         edge->shard_of_source[piece->message->origin]);
         }
     } else if (inlet->local == NULL && entry->bound.travels) {
         int shard = inlet->end.shard;
@@ -562,16 +592,15 @@ static troupe_status init_end(troupe_runtime *runtime, int edge_index, int shard
     return options->route != NULL ? find_piece(end, is_source) : TROUPE_OK;
 }
 
-static size_t buffer_bytes(const struct troupe_end *end) {
-    size_t bytes = (size_t)end->rows_max * (size_t)end->columns * end->edge->element_bytes;
-    return (bytes + TROUPE_CACHE_LINE - 1) / TROUPE_CACHE_LINE * TROUPE_CACHE_LINE;
+size_t troupe_end_buffer_bytes(const struct troupe_end *end) {
+    return whole_lines((size_t)end->rows_max * (size_t)end->columns * end->edge->element_bytes);
 }
 
 /* Gives each of `count` pieces its part of the staging memory. */
 static void give_staging(const struct troupe_end *end, char *staging, int count,
                          struct troupe_piece *pieces) {
     for (int i = 0; i < count; i++) {
-        pieces[i].staging = staging + (size_t)i * buffer_bytes(end);
+        pieces[i].staging = staging + (size_t)i * troupe_end_buffer_bytes(end);
     }
 }
 
@@ -584,21 +613,23 @@ static troupe_status make_binding(const struct troupe_end *end, struct troupe_bo
 static troupe_status make_outlet(struct troupe_outlet *outlet) {
     const struct troupe_end *end = &outlet->end;
     const troupe_route *route = end->edge->options.route;
-    bool staged = end->stream != NULL ||
-                  (route != NULL && is_cut(troupe_route_destination(route), &end->box));
+    bool cut = route != NULL && is_cut(troupe_route_destination(route), &end->box);
     /* Messages that may be empty take no credit then: one buffer more, so that such a firing finds
      * one while all others wait for their readers. */
     bool may_be_empty = end->edge->options.plan != NULL;
     int buffers = end->edge->options.credits + may_be_empty;
     TROUPE_TRY(TROUPE_NEW(&outlet->buffers, buffers));
     outlet->buffer_count = buffers;
-    TROUPE_TRY(troupe_end_alloc(end, (size_t)buffers * buffer_bytes(end), &outlet->memory));
+    TROUPE_TRY(
+        troupe_end_alloc(end, (size_t)buffers * troupe_end_buffer_bytes(end), &outlet->memory));
     for (int i = 0; i < buffers; i++) {
         struct troupe_outlet_buffer *buffer = &outlet->buffers[i];
         buffer->outlet = outlet;
-        buffer->data = (char *)outlet->memory + (size_t)i * buffer_bytes(end);
+        buffer->data = (char *)outlet->memory + (size_t)i * troupe_end_buffer_bytes(end);
         TROUPE_TRY(make_binding(end, &buffer->bound));
         int sends = route != NULL ? buffer->bound.binding->sends_max : 1;
+        bool staged =
+            end->stream != NULL || cut || (route != NULL && buffer->bound.binding->scattered);
         TROUPE_TRY(TROUPE_NEW(&buffer->sends, sends));
         for (int k = 0; k < sends; k++) {
             buffer->sends[k].owner = buffer;
@@ -608,12 +639,13 @@ static troupe_status make_outlet(struct troupe_outlet *outlet) {
         TROUPE_TRY(troupe_end_create_event(end, &buffer->written));
         TROUPE_TRY(troupe_end_create_event(end, &buffer->read));
         if (staged && i == 0) {
-            TROUPE_TRY(troupe_end_alloc_staging(end, (size_t)(buffers * sends) * buffer_bytes(end),
-                                                &outlet->staging));
+            TROUPE_TRY(troupe_end_alloc_staging(
+                end, (size_t)(buffers * sends) * troupe_end_buffer_bytes(end), &outlet->staging));
         }
         if (staged) {
-            give_staging(end, (char *)outlet->staging + (size_t)(i * sends) * buffer_bytes(end),
-                         sends, buffer->sends);
+            give_staging(
+                end, (char *)outlet->staging + (size_t)(i * sends) * troupe_end_buffer_bytes(end),
+                sends, buffer->sends);
         }
     }
     return TROUPE_OK;
@@ -623,19 +655,19 @@ static troupe_status make_inlet(struct troupe_inlet *inlet) {
     const struct troupe_end *end = &inlet->end;
     const struct troupe_connect_options *options = &end->edge->options;
     const troupe_route *route = options->route;
-    bool staged =
-        end->stream != NULL || (route != NULL && is_cut(troupe_route_source(route), &end->box));
+    bool cut = route != NULL && is_cut(troupe_route_source(route), &end->box);
     bool has_data = route != NULL || inlet->local == NULL || options->initial > 0;
     TROUPE_TRY(TROUPE_NEW(&inlet->entries, options->credits));
     inlet->depth = options->credits;
     inlet->initial_end = inlet->limit = options->initial;
     TROUPE_TRY(TROUPE_NEW(&inlet->counts, inlet->depth * options->from_count));
-    TROUPE_TRY(troupe_end_alloc(end, (size_t)inlet->depth * (has_data ? buffer_bytes(end) : 0),
-                                &inlet->memory));
+    TROUPE_TRY(troupe_end_alloc(
+        end, (size_t)inlet->depth * (has_data ? troupe_end_buffer_bytes(end) : 0), &inlet->memory));
     for (int i = 0; i < inlet->depth; i++) {
         struct troupe_inlet_entry *entry = &inlet->entries[i];
         entry->inlet = inlet;
-        entry->data = has_data ? (char *)inlet->memory + (size_t)i * buffer_bytes(end) : NULL;
+        entry->data =
+            has_data ? (char *)inlet->memory + (size_t)i * troupe_end_buffer_bytes(end) : NULL;
         entry->pending_from = inlet->counts + i * options->from_count;
         TROUPE_TRY(make_binding(end, &entry->bound));
         int receives = route != NULL ? entry->bound.binding->receives_max : 1;
@@ -646,13 +678,16 @@ static troupe_status make_inlet(struct troupe_inlet *inlet) {
         TROUPE_TRY(troupe_end_create_event(end, &entry->filled));
         TROUPE_TRY(troupe_end_create_event(end, &entry->kept));
         TROUPE_TRY(troupe_end_create_event(end, &entry->consumed));
-        if (staged && i == 0) {
-            TROUPE_TRY(troupe_end_alloc_staging(
-                end, (size_t)(inlet->depth * receives) * buffer_bytes(end), &inlet->staging));
-        }
-        if (staged) {
-            give_staging(end, (char *)inlet->staging + (size_t)(i * receives) * buffer_bytes(end),
-                         receives, entry->receives);
+        if (end->stream != NULL || cut ||
+            (route != NULL &&
+             entry->bound.binding->scattered)) { /* all receives have no more rows than it */
+            size_t bytes = troupe_end_buffer_bytes(end) + (size_t)receives * TROUPE_CACHE_LINE;
+            if (i == 0) {
+                TROUPE_TRY(
+                    troupe_end_alloc_staging(end, (size_t)inlet->depth * bytes, &inlet->staging));
+            }
+            entry->staging = (char *)inlet->staging + (size_t)i * bytes;
+            entry->receives[0].staging = entry->staging; /* without a route */
         }
     }
     return TROUPE_OK;
@@ -734,6 +769,7 @@ troupe_status troupe_make_mailboxes(troupe_runtime *runtime) {
     }
     for (int i = 0; i < inlets; i++) {
         TROUPE_TRY(make_inlet(&runtime->inlets[i]));
+        TROUPE_TRY(troupe_make_relays(&runtime->inlets[i]));
     }
     return TROUPE_OK;
 }
@@ -754,6 +790,7 @@ static void destroy_outlet(struct troupe_outlet *outlet) {
 }
 
 static void destroy_inlet(struct troupe_inlet *inlet) {
+    troupe_destroy_relays(inlet);
     for (int i = 0; i < inlet->depth; i++) {
         struct troupe_inlet_entry *entry = &inlet->entries[i];
         troupe_event_destroy(entry->filled);

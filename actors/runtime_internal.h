@@ -5,6 +5,7 @@
  *     actor.c, edge.c     what the app declares (gangs, edges), and that all ranks declare the same
  *     plan.c              the task graph made of it: channels, islands
  *     mailbox.c           outlets and inlets: buffers, sends, receives, contracts
+ *     relay.c             what an inlet hands on to other ranks of its host
  *     copies.c            tensors on a device: copies to and from messages, events
  *     conductor.c         the engine of an island, fed by control messages
  *     task_clock.c        how long tasks take on a device
@@ -169,6 +170,9 @@ struct troupe_inlet_entry {
     struct troupe_outlet_buffer *handed; /* to be released when consumed */
     int receive_count;
     struct troupe_piece *receives;
+    char *staging;               /* for all of them together; NULL where none needs any */
+    int entering;                /* receives from holders that have not arrived */
+    struct troupe_piece *relays; /* sent when those have; see relay.c */
     troupe_event *filled, *kept, *consumed; /* on a device, see copies.c */
 };
 
@@ -182,6 +186,7 @@ struct troupe_inlet {
     struct troupe_outlet *local; /* of the same edge on this rank, or NULL */
     void *memory;
     void *staging;
+    void *relay_staging;
     int *counts;
 };
 
@@ -389,6 +394,26 @@ troupe_status troupe_task_clock_begin(struct troupe_actor_gang *gang);
 troupe_status troupe_task_clock_end(struct troupe_actor_gang *gang);
 /* Of the tasks that the device has done. */
 uint64_t troupe_task_clock_total_ns(const struct troupe_task_clock *clock);
+
+/* Addresses the piece to (or from) the peer on a channel, with the payload where it lies. */
+void troupe_piece_address(const struct troupe_end *end, const struct troupe_bound *bound,
+                          int channel, int peer, struct troupe_piece *piece);
+/* Writes the piece's header, payload checksum included. */
+void troupe_piece_seal(const struct troupe_end *end, const struct troupe_bound *bound,
+                       int64_t message, struct troupe_piece *piece);
+/* Whether its payload is not in the tensor. */
+bool troupe_piece_is_staged(const struct troupe_piece *piece);
+size_t troupe_end_buffer_bytes(const struct troupe_end *end);
+
+/* ---- relay.c ---- */
+
+/* Marks relays in a tag, those of each entry apart: they may overtake those of the one before. */
+uint64_t troupe_relay_tag(const struct troupe_inlet_entry *entry);
+troupe_status troupe_make_relays(struct troupe_inlet *inlet);
+void troupe_destroy_relays(struct troupe_inlet *inlet);
+/* All that comes from holders is there: hands on what others need of it. The entry is ready when
+ * that is sent, too. */
+void troupe_entry_post_relays(struct troupe_inlet_entry *entry);
 
 /* ---- conductor.c ---- */
 

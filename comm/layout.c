@@ -122,6 +122,46 @@ static troupe_status check_offsets(const int64_t *offsets, int parts, int64_t ex
     return TROUPE_OK;
 }
 
+/* How the axes of split[0] cut the rows: parts are counted as they lie in the tensor, outer part,
+ * sequence, chunk. */
+struct row_split {
+    struct troupe_axes outer; /* share out sequences */
+    struct troupe_axes inner; /* cut each sequence */
+    int sequences;            /* in each outer part */
+    int chunks;               /* of a sequence */
+    int parts;
+};
+
+static struct row_split split_rows(const struct troupe_layout_options *o) {
+    const struct troupe_axes *axes = &o->split[0];
+    struct row_split rows = {.sequences = o->sequences == 0 ? 1 : o->sequences};
+    int outer = 0;
+    for (int i = 0; i < axes->count; i++) {
+        outer = axes->axis[i] == TROUPE_DP || axes->axis[i] == TROUPE_EDP ? i + 1 : outer;
+    }
+    for (int i = 0; i < axes->count; i++) {
+        struct troupe_axes *to = i < outer ? &rows.outer : &rows.inner;
+        to->axis[to->count++] = axes->axis[i];
+    }
+    rows.chunks = troupe_mesh_group_size(o->mesh, rows.inner) * (o->zigzag ? 2 : 1);
+    rows.parts = troupe_mesh_group_size(o->mesh, rows.outer) * rows.sequences * rows.chunks;
+    return rows;
+}
+
+static troupe_status check_rows(const struct troupe_layout_options *o) {
+    struct row_split rows = split_rows(o);
+    if (o->sequences < 0 ||
+        (o->zigzag && (rows.inner.count == 0 || rows.inner.axis[0] != TROUPE_CP))) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "%d sequences%s: the rows need at least one, and for a zig-zag cp as "
+                           "the first axis after dp",
+                           o->sequences, o->zigzag ? " in a zig-zag" : "");
+    }
+    return o->ragged || o->offsets[0] == NULL
+               ? TROUPE_OK
+               : check_offsets(o->offsets[0], rows.parts, o->shape[0], 0);
+}
+
 /* Extents, and that no axis splits two dimensions (its ranks would hold a diagonal only). */
 static troupe_status check_options(const struct troupe_layout_options *o,
                                    const int64_t shape[TROUPE_BOX_DIMENSIONS]) {
@@ -141,32 +181,53 @@ static troupe_status check_options(const struct troupe_layout_options *o,
             }
             used[axis] = true;
         }
-        if (o->mesh != NULL && o->offsets[d] != NULL && !(d == 0 && o->ragged)) {
+        if (o->mesh != NULL && o->offsets[d] != NULL && d > 0) {
             TROUPE_TRY(check_offsets(o->offsets[d], troupe_mesh_group_size(o->mesh, o->split[d]),
                                      shape[d], d));
         }
     }
-    return TROUPE_OK;
+    return o->mesh == NULL ? TROUPE_OK : check_rows(o);
 }
 
-/* The interval of dimension d that the rank holds. */
-static void split_interval(const struct troupe_layout_options *o, int64_t extent, int rank, int d,
-                           struct troupe_box *box) {
-    int parts = troupe_mesh_group_size(o->mesh, o->split[d]);
-    int part = troupe_mesh_group_index(o->mesh, rank, o->split[d]);
+/* The chunk of each sequence that is number k of those that the rank holds: 0 or, in a zig-zag, 0
+ * and 1. There, with T ranks below cp, a chunk has T parts, and a rank takes two of its 2 * T. */
+static int chunk_of(const struct troupe_layout_options *o, const struct row_split *rows, int rank,
+                    int k) {
+    int inner = troupe_mesh_group_index(o->mesh, rank, rows->inner);
+    if (!o->zigzag) {
+        return inner;
+    }
+    int cp = o->mesh->size[TROUPE_CP], below = rows->chunks / (2 * cp);
+    int c = inner / below, part = inner % below * 2 + k;
+    return part < below ? c * below + part : (2 * cp - 1 - c) * below + part - below;
+}
+
+/* The interval of dimension d that part `part` of `parts` covers. */
+static void split_interval(const struct troupe_layout_options *o, int64_t extent, int parts,
+                           int part, int d, struct troupe_box *box) {
     const int64_t *offsets = o->offsets[d];
     box->begin[d] = offsets != NULL ? offsets[part] : troupe_split_begin(extent, parts, part);
     box->end[d] = offsets != NULL ? offsets[part + 1] : troupe_split_begin(extent, parts, part + 1);
 }
 
-static troupe_status add_rank(const struct troupe_layout_options *o, struct troupe_layout *layout,
-                              int rank) {
+static troupe_status add_rank(const struct troupe_layout_options *o, const struct row_split *rows,
+                              struct troupe_layout *layout, int rank) {
     struct troupe_box box = {.end = {1}};
-    for (int d = o->ragged ? 1 : 0; d < TROUPE_BOX_DIMENSIONS; d++) {
-        split_interval(o, layout->shape[d], rank, d, &box);
+    for (int d = 1; d < TROUPE_BOX_DIMENSIONS; d++) {
+        split_interval(o, layout->shape[d], troupe_mesh_group_size(o->mesh, o->split[d]),
+                       troupe_mesh_group_index(o->mesh, rank, o->split[d]), d, &box);
     }
-    return troupe_layout_add(layout, rank, troupe_mesh_group_index(o->mesh, rank, o->split[0]),
-                             &box);
+    int outer = troupe_mesh_group_index(o->mesh, rank, rows->outer);
+    for (int s = 0; s < rows->sequences; s++) {
+        for (int k = 0; k < (o->zigzag ? 2 : 1); k++) {
+            int part = (outer * rows->sequences + s) * rows->chunks + chunk_of(o, rows, rank, k);
+            if (!o->ragged) {
+                split_interval(o, layout->shape[0], rows->parts, part, 0, &box);
+            }
+            TROUPE_TRY(troupe_layout_add(layout, rank, part, &box));
+        }
+    }
+    return TROUPE_OK;
 }
 
 static troupe_status add_stage(const struct troupe_layout_options *o,
@@ -176,9 +237,12 @@ static troupe_status add_stage(const struct troupe_layout_options *o,
         return troupe_fail(TROUPE_ERROR_INVALID, "stage %d of a mesh with %d stages", o->stage,
                            mesh->size[TROUPE_PP]);
     }
+    struct row_split rows = split_rows(o);
+    layout->part_count = o->ragged ? rows.parts : 0;
+    layout->chunks = rows.chunks;
     int count = mesh->stride[TROUPE_PP]; /* the ranks of a stage are adjacent */
     for (int i = 0; i < count; i++) {
-        TROUPE_TRY(add_rank(o, layout, mesh->ranks[o->stage * count + i]));
+        TROUPE_TRY(add_rank(o, &rows, layout, mesh->ranks[o->stage * count + i]));
     }
     return TROUPE_OK;
 }
@@ -196,9 +260,7 @@ troupe_status troupe_layout_init(const struct troupe_layout_options *options,
     TROUPE_TRY(check_options(options, layout.shape));
     if (options->ragged) {
         layout.shape[0] = 0;
-        layout.part_count = options->mesh == NULL
-                                ? options->part_count
-                                : troupe_mesh_group_size(options->mesh, options->split[0]);
+        layout.part_count = options->part_count;
     }
     troupe_status status = options->mesh == NULL ? TROUPE_OK : add_stage(options, &layout);
     if (status != TROUPE_OK) {
@@ -233,6 +295,17 @@ troupe_status troupe_layout_bind(const struct troupe_layout *ragged, const int64
     }
     *out = layout;
     return TROUPE_OK;
+}
+
+void troupe_layout_row_offsets(const struct troupe_layout *ragged, const int64_t *sequences,
+                               int64_t *offsets_out) {
+    TROUPE_ASSERT(ragged->chunks > 0, "a layout of %d parts without a mesh", ragged->part_count);
+    int chunks = ragged->chunks;
+    offsets_out[0] = sequences[0];
+    for (int i = 0; i < ragged->part_count; i++) {
+        int64_t begin = sequences[i / chunks], end = sequences[i / chunks + 1];
+        offsets_out[i + 1] = begin + troupe_split_begin(end - begin, chunks, i % chunks + 1);
+    }
 }
 
 /* ---- counting ---- */

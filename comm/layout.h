@@ -15,6 +15,12 @@
  *
  *         .mesh = &mesh, .shape = {4, 6}, .split = {[1] = TROUPE_AXES(TROUPE_TP)}
  *
+ * Rows may consist of *sequences*: the axes up to dp then share out whole sequences, and those
+ * after it cut each one. That is context parallelism over cp and, below it, sequence parallelism
+ * over tp:
+ *
+ *         .split = {TROUPE_AXES(TROUPE_DP, TROUPE_CP, TROUPE_TP)}, .sequences = 4, .zigzag = true
+ *
  * Ownership: init/fini on the caller's storage; nothing passed in is kept.
  * Threads: constant after init and the last add.
  * Failure: TROUPE_ERROR_INVALID for boxes outside the shape, overlapping boxes of a rank or offsets
@@ -65,6 +71,7 @@ struct troupe_layout {
     int64_t shape[TROUPE_BOX_DIMENSIONS]; /* shape[0] is 0 while ragged */
     bool ragged;
     int part_count; /* parts of the row split; 0 if not ragged */
+    int chunks;     /* of them, parts of one sequence; 0 without a mesh */
     int piece_count;
     int piece_capacity;
     struct troupe_layout_piece *pieces; /* the ranks in mesh order, or in the order of add */
@@ -78,6 +85,11 @@ struct troupe_layout_options {
     struct troupe_axes split[TROUPE_BOX_DIMENSIONS];
     /* Where each part begins, and the extent (parts + 1 numbers); NULL: near-even. */
     const int64_t *offsets[TROUPE_BOX_DIMENSIONS];
+    int sequences; /* in each part of the axes up to dp (edp) in split[0]; 0: 1 */
+    /* cp, the first axis after them, deals each sequence's 2 * CP chunks: rank c has chunks c and
+     * 2 * CP - 1 - c, one after the other. Axes after cp split these two together; parts are then
+     * halves of a rank's share. */
+    bool zigzag;
     bool ragged;    /* rows are given at bind: shape[0] and offsets[0] are not used */
     int part_count; /* of the rows of a ragged layout without a mesh */
 };
@@ -93,6 +105,11 @@ troupe_status troupe_layout_add(struct troupe_layout *layout, int rank, int part
  * Allocates; for tests and tools, the data path uses troupe_route_bind. */
 troupe_status troupe_layout_bind(const struct troupe_layout *ragged, const int64_t *offsets,
                                  struct troupe_layout *out);
+
+/* The row offsets (part_count + 1) of a ragged layout with a mesh, whose sequences begin at the
+ * given rows (one more than sequences in all): each is cut near-evenly. */
+void troupe_layout_row_offsets(const struct troupe_layout *ragged, const int64_t *sequences,
+                               int64_t *offsets_out);
 
 /* Elements that the rank holds. */
 int64_t troupe_layout_held(const struct troupe_layout *layout, int rank);

@@ -3,6 +3,7 @@
  * What rank a sends rank b is the concatenation of its messages to b, tensor by tensor, box by box,
  * row by row; both ends know it from their bindings. A lane is one end of such a stream: it copies
  * chunks of it between the tensors and two staging buffers, one of which is under way meanwhile.
+ * What a rank relays is a stream of its own, which begins when all that holders send it is there.
  */
 #include "comm/move.h"
 
@@ -32,6 +33,7 @@ struct cursor {
 struct lane {
     int peer;
     bool sends;
+    bool relayed;
     size_t bytes_left;   /* to be copied between staging and tensors */
     size_t bytes_unsent; /* to be posted */
     struct cursor cursor;
@@ -65,10 +67,14 @@ static struct block block_of(const struct troupe_route_view *view, const struct 
 
 static const struct troupe_route_message *message_with(const struct lane *lane,
                                                        const struct troupe_route_binding *binding) {
-    const struct troupe_route_message *messages = lane->sends ? binding->sends : binding->receives;
-    int count = lane->sends ? binding->send_count : binding->receive_count;
+    const struct troupe_route_message *messages = binding->receives;
+    int count = binding->receive_count;
+    if (lane->sends) {
+        messages = lane->relayed ? binding->relays : binding->sends;
+        count = lane->relayed ? binding->relay_count : binding->send_count;
+    }
     for (int i = 0; i < count; i++) {
-        if (messages[i].peer == lane->peer) {
+        if (messages[i].peer == lane->peer && messages[i].relayed == lane->relayed) {
             return &messages[i];
         }
     }
@@ -110,8 +116,8 @@ static troupe_status copy_chunk(const troupe_move *move, struct lane *lane, char
             *cursor = (struct cursor){.tensor = cursor->tensor + 1};
             continue;
         }
-        struct block block =
-            block_of(lane->sends ? &tensor->from : &tensor->to, &message->boxes[cursor->box]);
+        struct block block = block_of(lane->sends && !lane->relayed ? &tensor->from : &tensor->to,
+                                      &message->boxes[cursor->box]);
         size_t taken = 0;
         TROUPE_TRY(copy_some(move, lane, &block, staging, bytes, &taken));
         staging += taken;
@@ -164,7 +170,7 @@ static troupe_status post_chunk(const troupe_move *move, struct lane *lane) {
         TROUPE_TRY(copy_chunk(move, lane, lane->staging[buffer], bytes));
     }
     *transfer = (struct troupe_transfer){.peer = lane->peer,
-                                         .tag = MOVE_TAG,
+                                         .tag = MOVE_TAG | lane->relayed,
                                          .segments = {{lane->staging[buffer], bytes}},
                                          .segment_count = 1};
     TROUPE_TRY(lane->sends ? troupe_comm_post_send(move->options.comm, transfer)
@@ -172,6 +178,17 @@ static troupe_status post_chunk(const troupe_move *move, struct lane *lane) {
     lane->bytes_unsent -= bytes;
     lane->in_flight++;
     return TROUPE_OK;
+}
+
+/* Whether all that comes from holders is in its tensors. */
+static bool has_entered(const troupe_move *move) {
+    for (int i = 0; i < move->lane_count; i++) {
+        const struct lane *lane = &move->lanes[i];
+        if (!lane->sends && !lane->relayed && lane->bytes_left > 0) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* Takes completed buffers back; then posts what it may. */
@@ -186,7 +203,8 @@ static troupe_status advance(const troupe_move *move, struct lane *lane, troupe_
         lane->first = (lane->first + 1) % BUFFERS;
         lane->in_flight--;
     }
-    while (status == TROUPE_OK && lane->bytes_unsent > 0 && lane->in_flight < BUFFERS) {
+    bool may_post = !lane->sends || !lane->relayed || lane->bytes_unsent == 0 || has_entered(move);
+    while (status == TROUPE_OK && may_post && lane->bytes_unsent > 0 && lane->in_flight < BUFFERS) {
         status = post_chunk(move, lane);
     }
     return status;
@@ -201,7 +219,7 @@ static troupe_status run_lanes(troupe_move *move) {
         for (int i = 0; i < move->lane_count; i++) {
             struct lane *lane = &move->lanes[i];
             status = advance(move, lane, status);
-            busy += lane->in_flight;
+            busy += lane->in_flight + (status == TROUPE_OK && lane->bytes_unsent > 0);
         }
         if (busy == 0) {
             return status;
@@ -219,30 +237,36 @@ troupe_status troupe_move_run(troupe_move *move) {
 
 /* ---- life ---- */
 
-/* Two lanes a peer that has to do with this rank: what goes there and what comes. */
-static void add_bytes(struct lane *by_peer, const struct troupe_route_message *messages,
+/* Up to four lanes a peer that has to do with this rank: what goes there and what comes, from
+ * holders and relayed. */
+static void add_bytes(struct lane *by_peer, int ranks, const struct troupe_route_message *messages,
                       int count) {
     for (int i = 0; i < count; i++) {
-        by_peer[messages[i].peer].bytes_left += messages[i].bytes;
+        by_peer[messages[i].peer + (messages[i].relayed ? ranks : 0)].bytes_left +=
+            messages[i].bytes;
     }
 }
 
 static troupe_status make_lanes(troupe_move *move) {
     const struct troupe_move_options *o = &move->options;
     int ranks = troupe_comm_size(o->comm);
-    struct lane *all = NULL; /* sends by peer, then receives by peer; then those with bytes */
-    TROUPE_TRY(TROUPE_NEW(&all, 2 * ranks));
+    struct lane *all = NULL; /* sends, relays, receives, relayed receives; then those with bytes */
+    TROUPE_TRY(TROUPE_NEW(&all, 4 * ranks));
     move->lanes = all;
     for (int i = 0; i < o->count; i++) {
         const struct troupe_route_binding *binding = o->tensors[i].binding;
-        add_bytes(all, binding->sends, binding->send_count);
-        add_bytes(all + ranks, binding->receives, binding->receive_count);
+        add_bytes(all, ranks, binding->sends, binding->send_count);
+        add_bytes(all, ranks, binding->relays, binding->relay_count);
+        add_bytes(all + 2 * ranks, ranks, binding->receives, binding->receive_count);
     }
-    for (int i = 0; i < 2 * ranks; i++) {
+    for (int i = 0; i < 4 * ranks; i++) {
         size_t bytes = all[i].bytes_left;
         if (bytes > 0) {
-            all[move->lane_count++] = (struct lane){
-                .peer = i % ranks, .sends = i < ranks, .bytes_left = bytes, .bytes_unsent = bytes};
+            all[move->lane_count++] = (struct lane){.peer = i % ranks,
+                                                    .sends = i < 2 * ranks,
+                                                    .relayed = i / ranks % 2 == 1,
+                                                    .bytes_left = bytes,
+                                                    .bytes_unsent = bytes};
         }
     }
     return TROUPE_OK;
@@ -251,7 +275,7 @@ static troupe_status make_lanes(troupe_move *move) {
 /* The same on both ends of a lane: it follows from what all ranks know. */
 static size_t chunk_bytes(const struct troupe_move_options *o) {
     size_t budget = o->staging_bytes > 0 ? o->staging_bytes : staging_bytes_default;
-    size_t share = budget / (size_t)(2 * BUFFERS * troupe_comm_size(o->comm));
+    size_t share = budget / (size_t)(4 * BUFFERS * troupe_comm_size(o->comm));
     share = share / CHUNK_BYTES_MIN * CHUNK_BYTES_MIN;
     share = share < CHUNK_BYTES_MIN ? CHUNK_BYTES_MIN : share;
     return share > CHUNK_BYTES_MAX ? CHUNK_BYTES_MAX : share;
@@ -309,6 +333,7 @@ struct troupe_route_bytes troupe_move_bytes(const troupe_move *move) {
         struct troupe_route_bytes bytes =
             troupe_route_binding_bytes(move->options.tensors[i].binding);
         sum.sent += bytes.sent;
+        sum.relayed += bytes.relayed;
         sum.received += bytes.received;
         sum.kept += bytes.kept;
     }

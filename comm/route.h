@@ -12,10 +12,15 @@
  *     troupe_route_bind(binding, source_offsets, destination_offsets);
  *     for (int i = 0; i < binding->send_count; i++) { post(&binding->sends[i]); }
  *
- * Which replica sends: the destination itself, else a holder on its host, else any holder; among
- * several, in the order of the source layout, the n-th destination takes the n-th, cyclically. The
- * choice does not depend on the microbatch. Backward is route(destination -> source): one replica
- * of a gradient is used.
+ * Who sends. A rank receives only what it needs and lacks. Each row enters a host that lacks it
+ * once, straight from a holder (from one on the host, where there is one): the first hop, to one of
+ * the ranks that need it. That one *relays* it to the others; on a host with holders these send the
+ * other copies themselves, as long as none sends more than the busiest receiver gets. Holders are
+ * chosen so that the largest first-hop load is as small as can be, relays so that the loads within
+ * a host are even (comm/balance.h). The choice depends on the offsets of the microbatch, and a rank
+ * works out its own part alone.
+ *
+ * Backward is route(destination -> source): one replica of a gradient is used, the nearest.
  *
  * Ownership: the route copies what it needs of the layouts. A binding belongs to its creator, and
  * its messages and boxes stay valid until the next bind; it must not outlive its route.
@@ -47,9 +52,12 @@ struct troupe_route_options {
 };
 
 /* Everything one rank sends to one peer (or receives from it): the boxes back to back, each row
- * major, in an order that both know. Never empty. */
+ * major, in an order that both know. Never empty. What the sender holds from the start and what it
+ * relays are two messages. */
 struct troupe_route_message {
     int peer;
+    bool relayed; /* the sender receives these boxes itself first */
+    int origin;   /* a rank that holds the first box in the source layout, and sends it */
     int box_count;
     const struct troupe_box *boxes;
     int64_t elements;
@@ -58,24 +66,27 @@ struct troupe_route_message {
     int64_t row_count;
 };
 
-/* One rank's part of one microbatch; messages in ascending order of peer. */
+/* One rank's part of one microbatch; messages in ascending order of peer, relayed ones after all
+ * others. */
 struct troupe_route_binding {
     int rank;
     int sends_max; /* most messages of any bind, for sizing transfers */
+    int relays_max;
     int receives_max;
+    bool scattered; /* relays may make messages of several boxes, even where no columns are cut */
     int send_count;
+    int relay_count;
     int receive_count;
-    struct troupe_route_message *sends;
+    struct troupe_route_message *sends;  /* read from the rank's piece of the source layout */
+    struct troupe_route_message *relays; /* read from that of the destination layout */
     struct troupe_route_message *receives;
     struct troupe_route_message kept; /* what stays on the rank; box_count may be 0 */
     const troupe_route *route;
-    struct troupe_route_hop *hops; /* the compiled form */
-    int hop_count;
-    struct troupe_box *boxes; /* of all messages */
+    struct troupe_route_work *work; /* memory of bind */
 };
 
 struct troupe_route_bytes {
-    size_t sent, received, kept;
+    size_t sent, relayed, received, kept;
 };
 
 troupe_status troupe_route_compile(const struct troupe_route_options *options, troupe_route **out);
@@ -99,10 +110,12 @@ const struct troupe_layout *troupe_route_source(const troupe_route *route);
 const struct troupe_layout *troupe_route_destination(const troupe_route *route);
 
 /* Checks the bindings of all ranks of one microbatch against the layouts, both not ragged:
- * everything needed arrives or stays exactly once, senders hold what they send, both ends of a
- * message agree, and nothing arrives that was there (LB1). For tests and debugging. */
+ * everything needed arrives or stays exactly once, senders have what they send, both ends of a
+ * message agree, nothing arrives that was there (LB1), and nothing enters a host that was there or
+ * enters twice (LB2). For tests and debugging. */
 troupe_status troupe_route_check_bindings(const struct troupe_layout *source,
                                           const struct troupe_layout *destination,
+                                          const int *host_of_rank,
                                           struct troupe_route_binding *const *bindings, int count);
 /* Binds all ranks and checks that. Allocates. */
 troupe_status troupe_route_check(const troupe_route *route, const int64_t *source_offsets,
