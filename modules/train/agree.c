@@ -8,10 +8,12 @@ static troupe_status spread_failure(troupe_group *group, int index, troupe_statu
     char text[1024];
     bool mine = index == troupe_group_index(group);
     snprintf(text, sizeof text, "%s", troupe_last_error());
-    TROUPE_TRY(troupe_group_broadcast(group, index, text, sizeof text));
-    return mine ? status
-                : troupe_fail(TROUPE_ERROR_ABORTED, "rank %d: %s", troupe_group_rank(group, index),
-                              text);
+    troupe_status sent = troupe_group_broadcast(group, index, text, sizeof text);
+    if (mine) { /* who has heard of it may have ended the job already */
+        return troupe_fail(status, "%s", text);
+    }
+    TROUPE_TRY(sent);
+    return troupe_fail(TROUPE_ERROR_ABORTED, "rank %d: %s", troupe_group_rank(group, index), text);
 }
 
 troupe_status troupe_agree(troupe_group *group, troupe_status status, uint64_t fingerprint) {

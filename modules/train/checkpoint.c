@@ -18,10 +18,8 @@
 #include "runtime/check.h"
 #include "runtime/memory.h"
 
-enum { MODEL, FIRST_MOMENTS, SECOND_MOMENTS, FILES };
-
-static const char *const file_names[FILES] = {"model.safetensors", "optimizer-m.safetensors",
-                                              "optimizer-v.safetensors"};
+static const char *const file_names[TROUPE_CHECKPOINT_FILES] = {
+    "model.safetensors", "optimizer-m.safetensors", "optimizer-v.safetensors"};
 static const char state_name[] = "state.json";
 
 struct path {
@@ -54,11 +52,11 @@ static struct troupe_file_box file_box(const struct troupe_parameter *parameter)
 /* What parameter i keeps in file `which`. */
 static float *data_of(const struct troupe_parameter *parameters, int i,
                       const troupe_optimizer *optimizer, int which) {
-    if (which == MODEL) {
+    if (which == TROUPE_CHECKPOINT_MODEL) {
         return parameters[i].value;
     }
     struct troupe_moments moments = troupe_optimizer_moments(optimizer, i);
-    return which == FIRST_MOMENTS ? moments.first : moments.second;
+    return which == TROUPE_CHECKPOINT_FIRST_MOMENTS ? moments.first : moments.second;
 }
 
 /* ---- writing ---- */
@@ -72,7 +70,7 @@ static troupe_status create_files(const struct troupe_checkpoint *checkpoint, co
                                                 .tensor_count = count,
                                                 .metadata = metadata,
                                                 .metadata_count = TROUPE_COUNT_OF(metadata)};
-    for (int i = 0; i < FILES; i++) {
+    for (int i = 0; i < TROUPE_CHECKPOINT_FILES; i++) {
         troupe_safetensors *file = NULL;
         TROUPE_TRY(troupe_safetensors_create(path_in(folder, file_names[i]).text, &content, &file));
         TROUPE_TRY(troupe_safetensors_close(file));
@@ -152,7 +150,7 @@ static troupe_status write_shard(troupe_safetensors *file,
 
 /* Every rank: its boxes into the files that rank 0 made. */
 static troupe_status write_boxes(const struct troupe_checkpoint *checkpoint, const char *folder) {
-    for (int which = 0; which < FILES; which++) {
+    for (int which = 0; which < TROUPE_CHECKPOINT_FILES; which++) {
         troupe_safetensors *file = NULL;
         TROUPE_TRY(troupe_safetensors_open(path_in(folder, file_names[which]).text,
                                            TROUPE_FILE_WRITE, &file));
@@ -254,30 +252,18 @@ troupe_status troupe_checkpoint_load_state(const char *folder,
     return status;
 }
 
-static troupe_status read_boxes(const char *folder, const struct troupe_parameter *parameters,
-                                int count, const troupe_optimizer *optimizer, int which) {
-    troupe_safetensors *file = NULL;
+troupe_status troupe_checkpoint_read(const char *path, enum troupe_checkpoint_file file,
+                                     const struct troupe_parameter *parameters, int count) {
+    troupe_safetensors *opened = NULL;
     TROUPE_TRY(
-        troupe_safetensors_open(path_in(folder, file_names[which]).text, TROUPE_FILE_READ, &file));
+        troupe_safetensors_open(path_in(path, file_names[file]).text, TROUPE_FILE_READ, &opened));
     troupe_status status = TROUPE_OK;
     for (int i = 0; status == TROUPE_OK && i < count; i++) {
         struct troupe_file_box box = file_box(&parameters[i]);
-        status = troupe_safetensors_read_box(file, &box, data_of(parameters, i, optimizer, which));
+        status = troupe_safetensors_read_box(opened, &box, parameters[i].value);
     }
-    troupe_safetensors_close(file); /* of a file that was read: cannot fail */
+    troupe_safetensors_close(opened); /* of a file that was read: cannot fail */
     return status;
-}
-
-troupe_status troupe_checkpoint_read_weights(const char *path,
-                                             const struct troupe_parameter *parameters, int count) {
-    return read_boxes(path, parameters, count, NULL, MODEL);
-}
-
-troupe_status troupe_checkpoint_read_moments(const char *path,
-                                             const struct troupe_parameter *parameters, int count,
-                                             const troupe_optimizer *optimizer) {
-    TROUPE_TRY(read_boxes(path, parameters, count, optimizer, FIRST_MOMENTS));
-    return read_boxes(path, parameters, count, optimizer, SECOND_MOMENTS);
 }
 
 /* N of "step-N", or -1. */

@@ -16,7 +16,7 @@
  *     TROUPE_TRY(troupe_checkpoint_save(&checkpoint));               (every rank)
  *     TROUPE_TRY(troupe_checkpoint_newest("runs/demo", path, sizeof path));
  *     TROUPE_TRY(troupe_checkpoint_load_state(path, &state));
- *     TROUPE_TRY(troupe_checkpoint_read_weights(path, parameters, count));
+ *     TROUPE_TRY(troupe_checkpoint_read(path, TROUPE_CHECKPOINT_MODEL, parameters, count));
  *
  * Ownership: everything is borrowed for the call. Threads: the rank's thread; values and moments
  * are host memory that nothing writes meanwhile.
@@ -70,13 +70,16 @@ struct troupe_checkpoint_state {
 };
 troupe_status troupe_checkpoint_load_state(const char *path, struct troupe_checkpoint_state *out);
 
-/* Fills the values of these boxes, tied copies too. */
-troupe_status troupe_checkpoint_read_weights(const char *path,
-                                             const struct troupe_parameter *parameters, int count);
-/* Fills the moments of an optimizer made with these parameters. */
-troupe_status troupe_checkpoint_read_moments(const char *path,
-                                             const struct troupe_parameter *parameters, int count,
-                                             const troupe_optimizer *optimizer);
+enum troupe_checkpoint_file {
+    TROUPE_CHECKPOINT_MODEL,
+    TROUPE_CHECKPOINT_FIRST_MOMENTS,
+    TROUPE_CHECKPOINT_SECOND_MOMENTS,
+    TROUPE_CHECKPOINT_FILES
+};
+
+/* Fills the values of these boxes, tied copies too, with what the file has of them. */
+troupe_status troupe_checkpoint_read(const char *path, enum troupe_checkpoint_file file,
+                                     const struct troupe_parameter *parameters, int count);
 
 /* The path of the step-N with the largest N in run_dir; unfinished ones do not count. */
 troupe_status troupe_checkpoint_newest(const char *run_dir, char *out, size_t bytes);

@@ -158,8 +158,8 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
         .order = config->schedule.order,
         .look_ahead = config->schedule.look_ahead,
         .stall_ns = (int64_t)(config->comm.stall_s * 1e9),
-        .trace = fleet->options.trace,
         .generation = fleet->options.generation,
+        .trace = fleet->timeline != NULL ? troupe_timeline_trace(fleet->timeline) : NULL,
     };
     TROUPE_TRY(troupe_runtime_create(fleet->options.comm, &options, &fleet->runtime));
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
@@ -169,9 +169,13 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
 }
 
 static troupe_status build(struct troupe_fleet *fleet) {
-    for (int i = 0; i < TROUPE_CONFIG_MODULES && !fleet->options.outline; i++) {
+    if (fleet->options.outline) {
+        return create_runtime(fleet);
+    }
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         TROUPE_TRY(create_part(fleet, i));
     }
+    TROUPE_TRY(troupe_timeline_create(fleet->options.comm, &fleet->timeline));
     return create_runtime(fleet);
 }
 
@@ -213,6 +217,7 @@ void troupe_fleet_destroy(struct troupe_fleet *fleet) {
         troupe_part_destroy(fleet->parts[i]);
         troupe_free(fleet->gangs[i]);
     }
+    troupe_timeline_destroy(fleet->timeline);
     troupe_plan_destroy(fleet->plan);
     troupe_free(fleet);
 }
@@ -255,6 +260,13 @@ troupe_status troupe_fleet_draw_weights(struct troupe_fleet *fleet) {
         }
     }
     return TROUPE_OK;
+}
+
+troupe_status troupe_fleet_prepare(struct troupe_fleet *fleet) {
+    const struct troupe_graph *graph = NULL;
+    TROUPE_TRY(troupe_runtime_prepare(fleet->runtime));
+    TROUPE_TRY(troupe_runtime_graph(fleet->runtime, &graph));
+    return troupe_timeline_attach(fleet->timeline, graph);
 }
 
 troupe_status troupe_fleet_start(struct troupe_fleet *fleet) {

@@ -7,6 +7,7 @@
  *
  *     TROUPE_TRY(troupe_fleet_create(&options, plan, &fleet));
  *     TROUPE_TRY(troupe_fleet_draw_weights(fleet));         (or read them, or move them here)
+ *     TROUPE_TRY(troupe_fleet_prepare(fleet));
  *     TROUPE_TRY(troupe_fleet_start(fleet));
  *     TROUPE_TRY(troupe_fleet_step(fleet, step));           (forward, backward, sums of gradients)
  *     TROUPE_TRY(troupe_fleet_update(fleet, &update));
@@ -24,6 +25,7 @@
 #include "modules/train/boundary.h"
 #include "modules/train/part.h"
 #include "modules/train/state_move.h"
+#include "modules/train/timeline.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -35,10 +37,9 @@ struct troupe_fleet_options {
     troupe_stream *stream;
     troupe_source *source;
     troupe_sample_plan *samples;
-    int generation;             /* 0 or 1 */
-    struct troupe_trace *trace; /* of the runtime, or NULL */
-    bool outline;               /* no parts: for the task graph alone, never started */
-    bool alone;                 /* create needs no other rank: see struct troupe_group_options */
+    int generation; /* 0 or 1 */
+    bool alone;     /* create needs no other rank: see struct troupe_group_options */
+    bool outline;   /* no parts: for the task graph alone, never started */
 };
 
 struct troupe_fleet {
@@ -50,6 +51,7 @@ struct troupe_fleet {
     struct troupe_boundary *boundaries;
     int boundary_count;
     troupe_runtime *runtime;
+    troupe_timeline *timeline; /* of its steps; NULL in an outline */
 };
 
 troupe_status troupe_fleet_create(const struct troupe_fleet_options *options,
@@ -61,6 +63,8 @@ void troupe_fleet_destroy(struct troupe_fleet *fleet);
 troupe_status troupe_fleet_prepare_samples(struct troupe_fleet *fleet, int64_t first, int64_t last);
 /* The initial weights of train.seed. */
 troupe_status troupe_fleet_draw_weights(struct troupe_fleet *fleet);
+/* Allocates all that steps need, for this rank alone. */
+troupe_status troupe_fleet_prepare(struct troupe_fleet *fleet);
 troupe_status troupe_fleet_start(struct troupe_fleet *fleet);
 /* Ends the actors; the parts stay. Collective, unless the job has failed. */
 void troupe_fleet_stop(struct troupe_fleet *fleet);

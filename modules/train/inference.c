@@ -63,7 +63,7 @@ static troupe_status load_weights(troupe_inference *model, const char *checkpoin
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         struct troupe_parameter *parameters = NULL;
         int count = model->classes[i]->parameters(model->modules[i], &parameters);
-        TROUPE_TRY(troupe_checkpoint_read_weights(checkpoint, parameters, count));
+        TROUPE_TRY(troupe_checkpoint_read(checkpoint, TROUPE_CHECKPOINT_MODEL, parameters, count));
     }
     return TROUPE_OK;
 }

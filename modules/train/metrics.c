@@ -58,32 +58,6 @@ static void write_modules(FILE *file, const char *name, const double *values) {
     fputc('}', file);
 }
 
-/* One number a rank; cause TROUPE_IDLE_COUNT: how long it was busy. */
-static void write_by_rank(FILE *file, const char *name, const struct troupe_account *account,
-                          enum troupe_idle cause) {
-    fprintf(file, "\"%s\": [", name);
-    for (int k = 0; k < account->graph->rank_count; k++) {
-        const struct troupe_rank_account *rank = &account->ranks[k];
-        int64_t ns = cause == TROUPE_IDLE_COUNT ? rank->busy_ns : rank->idle_ns[cause];
-        fprintf(file, "%s%.4g", k > 0 ? ", " : "", (double)ns * 1e-6);
-    }
-    fputc(']', file);
-}
-
-static void write_schedule(FILE *file, const struct troupe_timeline_result *timeline) {
-    double t = (double)timeline->account->makespan_ns, bound = (double)timeline->bound.ns;
-    fprintf(file, ", \"schedule\": {\"t_ms\": %.4f, \"bound_ms\": %.4f, \"ratio\": %.4f, ",
-            t * 1e-6, bound * 1e-6, bound > 0 ? t / bound : 1);
-    write_by_rank(file, "busy_ms", timeline->account, TROUPE_IDLE_COUNT);
-    fprintf(file, ", \"idle_ms\": {");
-    for (int i = 0; i < TROUPE_IDLE_COUNT; i++) {
-        fprintf(file, "%s", i > 0 ? ", " : "");
-        write_by_rank(file, troupe_idle_name((enum troupe_idle)i), timeline->account,
-                      (enum troupe_idle)i);
-    }
-    fprintf(file, "}}");
-}
-
 /* The text may hold anything a file name may. */
 static void write_text(FILE *file, const char *text) {
     fputc('"', file);
@@ -113,6 +87,32 @@ static void write_switches(FILE *file, const struct troupe_metrics_switch *switc
     }
 }
 
+/* One number a rank; cause TROUPE_IDLE_COUNT: how long it was busy. */
+static void write_by_rank(FILE *file, const char *name, const struct troupe_account *account,
+                          enum troupe_idle cause) {
+    fprintf(file, "\"%s\": [", name);
+    for (int k = 0; k < account->graph->rank_count; k++) {
+        const struct troupe_rank_account *rank = &account->ranks[k];
+        int64_t ns = cause == TROUPE_IDLE_COUNT ? rank->busy_ns : rank->idle_ns[cause];
+        fprintf(file, "%s%.4g", k > 0 ? ", " : "", (double)ns * 1e-6);
+    }
+    fputc(']', file);
+}
+
+static void write_schedule(FILE *file, const struct troupe_timeline_result *timeline) {
+    double t = (double)timeline->account->makespan_ns, bound = (double)timeline->bound.ns;
+    fprintf(file, ", \"schedule\": {\"t_ms\": %.4f, \"bound_ms\": %.4f, \"ratio\": %.4f, ",
+            t * 1e-6, bound * 1e-6, bound > 0 ? t / bound : 1);
+    write_by_rank(file, "busy_ms", timeline->account, TROUPE_IDLE_COUNT);
+    fprintf(file, ", \"idle_ms\": {");
+    for (int i = 0; i < TROUPE_IDLE_COUNT; i++) {
+        fprintf(file, "%s", i > 0 ? ", " : "");
+        write_by_rank(file, troupe_idle_name((enum troupe_idle)i), timeline->account,
+                      (enum troupe_idle)i);
+    }
+    fprintf(file, "}}");
+}
+
 troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *r,
                                    const struct troupe_metrics_switch *switches, int switch_count) {
     double seconds = r->step_ms * 1e-3;
@@ -133,10 +133,10 @@ troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *
         fprintf(file, "%s\"%s\": %.0f", i > 0 ? ", " : "", r->edges[i].name, r->edges[i].bytes);
     }
     fputc('}', file);
+    write_switches(file, switches, switch_count);
     if (r->timeline != NULL) {
         write_schedule(file, r->timeline);
     }
-    write_switches(file, switches, switch_count);
     fprintf(file, "}\n");
     if (fflush(file) != 0) {
         return troupe_fail(TROUPE_ERROR_IO, "metrics.jsonl: %s", strerror(errno));

@@ -101,7 +101,7 @@ static troupe_status build_fleet(struct change *change) {
     change->plan = NULL; /* the fleet's from here on */
     TROUPE_TRY(troupe_fleet_create(&options, plan, &change->next));
     TROUPE_TRY(troupe_fleet_prepare_samples(change->next, o->first_step, o->last_step));
-    return troupe_runtime_prepare(change->next->runtime);
+    return troupe_fleet_prepare(change->next);
 }
 
 static troupe_status plan_move(struct change *change) {

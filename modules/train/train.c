@@ -12,6 +12,7 @@
 #include "modules/train/costs.h"
 #include "modules/train/dataset.h"
 #include "modules/train/fleet.h"
+#include "modules/train/restore.h"
 #include "modules/train/switch.h"
 #include "runtime/check.h"
 #include "runtime/clock.h"
@@ -30,7 +31,6 @@ struct troupe_train {
     troupe_sample_plan *samples;
     troupe_group *world;
     struct troupe_fleet *fleet;
-    troupe_timeline *timeline;
     int64_t position;                   /* steps done */
     uint64_t update_ns;                 /* that the last update took */
     _Atomic(troupe_runtime *) reporter; /* what a signal handler may call; NULL: nothing now */
@@ -83,28 +83,8 @@ static troupe_status create_fleet(troupe_train *train) {
                                            .comm = train->options.comm,
                                            .stream = train->stream,
                                            .source = train->source,
-                                           .samples = train->samples,
-                                           .trace = troupe_timeline_trace(train->timeline)};
+                                           .samples = train->samples};
     return troupe_fleet_create(&options, plan, &train->fleet);
-}
-
-static troupe_status attach_timeline(troupe_train *train) {
-    const struct troupe_graph *graph = NULL;
-    TROUPE_TRY(troupe_runtime_graph(train->fleet->runtime, &graph));
-    return troupe_timeline_attach(train->timeline, graph);
-}
-
-static troupe_status read_checkpoint(const struct troupe_fleet *fleet, const char *path) {
-    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
-        const struct troupe_part *part = fleet->parts[i];
-        if (part != NULL) {
-            TROUPE_TRY(troupe_checkpoint_read_weights(path, part->stage->parameters,
-                                                      part->stage->parameter_count));
-            TROUPE_TRY(troupe_checkpoint_read_moments(
-                path, part->stage->parameters, part->stage->parameter_count, part->optimizer));
-        }
-    }
-    return TROUPE_OK;
 }
 
 static void describe_line(void *arg, const char *text) {
@@ -130,14 +110,14 @@ static troupe_status build(troupe_train *train) {
     TROUPE_TRY(open_device(train));
     TROUPE_TRY(open_samples(train, &state));
     TROUPE_TRY(create_world(train));
-    TROUPE_TRY(troupe_timeline_create(train->options.comm, &train->timeline));
     TROUPE_TRY(create_fleet(train));
     TROUPE_TRY(
         troupe_fleet_prepare_samples(train->fleet, train->position, train->config->train.steps));
-    TROUPE_TRY(train->options.resume != NULL ? read_checkpoint(train->fleet, train->options.resume)
-                                             : troupe_fleet_draw_weights(train->fleet));
+    TROUPE_TRY(train->options.resume != NULL
+                   ? troupe_restore(train->fleet, train->world, train->options.resume)
+                   : troupe_fleet_draw_weights(train->fleet));
+    TROUPE_TRY(troupe_fleet_prepare(train->fleet));
     TROUPE_TRY(troupe_fleet_start(train->fleet));
-    TROUPE_TRY(attach_timeline(train));
     take_fleet(train);
     return TROUPE_OK;
 }
@@ -163,7 +143,6 @@ void troupe_train_destroy(troupe_train *train) {
     }
     atomic_store(&train->reporter, NULL);
     troupe_fleet_destroy(train->fleet);
-    troupe_timeline_destroy(train->timeline);
     troupe_group_destroy(train->world);
     troupe_sample_plan_destroy(train->samples);
     troupe_source_destroy(train->source);
@@ -176,16 +155,16 @@ void troupe_train_destroy(troupe_train *train) {
 
 static troupe_status run_step(troupe_train *train, struct troupe_step_report *report) {
     uint64_t started_ns = troupe_clock_ns();
-    troupe_timeline_begin(train->timeline);
+    troupe_timeline_begin(train->fleet->timeline);
     TROUPE_TRY(troupe_fleet_step(train->fleet, train->position));
-    TROUPE_TRY(troupe_timeline_collect(train->timeline, train->world));
+    TROUPE_TRY(troupe_timeline_collect(train->fleet->timeline, train->world));
     TROUPE_TRY(troupe_report_collect(&(struct troupe_report_options){.fleet = train->fleet,
                                                                      .world = train->world,
                                                                      .position = train->position,
                                                                      .started_ns = started_ns,
                                                                      .update_ns = train->update_ns},
                                      report));
-    report->timeline = troupe_timeline_result(train->timeline);
+    report->timeline = troupe_timeline_result(train->fleet->timeline);
     uint64_t update_ns = troupe_clock_ns();
     double square_sum = report->grad_norm * report->grad_norm;
     TROUPE_TRY(troupe_fleet_update(
@@ -232,11 +211,6 @@ troupe_status troupe_train_switch(troupe_train *train, const struct troupe_confi
     }
     train->generation = 1 - train->generation;
     train->config = next;
-    status = attach_timeline(train);
-    if (status != TROUPE_OK) { /* the old fleet is gone: there is no way back */
-        troupe_comm_abort(train->options.comm, troupe_last_error());
-        return status;
-    }
     take_fleet(train);
     return TROUPE_OK;
 }
@@ -273,7 +247,7 @@ troupe_status troupe_train_save(troupe_train *train) {
 }
 
 void troupe_train_write_profile(const troupe_train *train, FILE *file) {
-    const struct troupe_timeline_result *result = troupe_timeline_result(train->timeline);
+    const struct troupe_timeline_result *result = troupe_timeline_result(train->fleet->timeline);
     TROUPE_ASSERT(result != NULL, "a profile of rank %d", train->fleet->rank);
     troupe_profile_write(file, train->fleet, &result->schedule);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Switching the placement while training runs. Between every two of these placements, in both
  * directions: the losses are those of one undisturbed rank, weights and moments are bit for bit
- * what they were, and the bytes moved are exactly those that the ranks lacked. And a switch that
- * cannot be leaves the job as it was. Run with the number of a placement, or without for all. */
+ * what they were, and the bytes moved are exactly those that the ranks lacked. The same for a job
+ * that is saved in one placement and resumes in another. Run with the number of a placement, or
+ * without for all. */
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -92,6 +93,9 @@ static int64_t lacking(const struct boxes *have, const struct boxes *need) {
 struct walk {
     const int *visits; /* placements: the first at the start, then one more after each step */
     int count;
+    int first_step;     /* that it runs, counted from 0 */
+    const char *resume; /* checkpoint, or NULL */
+    bool saves;         /* at the end; and at the beginning, to compare with what it resumed */
     char run_dir[64];
     double loss[STEPS], norm[STEPS];
     int64_t lacking[RANKS];
@@ -183,8 +187,13 @@ static void switch_and_check(struct walk *walk, int rank, troupe_train *train, i
 static void walk_rank(struct loopback_job *job, int rank, troupe_comm *comm) {
     struct walk *walk = job->arg;
     troupe_train *train = NULL;
-    struct troupe_train_options options = {.config = &job->configs[rank], .comm = comm};
+    struct troupe_train_options options = {
+        .config = &job->configs[rank], .comm = comm, .resume = walk->resume};
     EXPECT_OK(troupe_train_create(&options, &train));
+    EXPECT_EQ(troupe_train_position(train), walk->first_step);
+    if (walk->resume != NULL) {
+        EXPECT_OK(troupe_train_save(train));
+    }
     for (int i = 0; i < walk->count; i++) {
         struct troupe_step_report report;
         if (i > 0 && walk->visits[i] != walk->visits[i - 1]) {
@@ -196,9 +205,19 @@ static void walk_rank(struct loopback_job *job, int rank, troupe_comm *comm) {
             walk->norm[i] = report.grad_norm;
         }
     }
+    if (walk->saves) {
+        EXPECT_OK(troupe_train_save(train));
+    }
     troupe_train_destroy(train);
 }
 
+static void remove_folder(const char *path) {
+    char command[96];
+    snprintf(command, sizeof command, "rm -r %s", path);
+    EXPECT_EQ(system(command), 0);
+}
+
+/* The folder of the run is left. */
 static void take_walk(struct walk *walk, int ranks, uint64_t seed) {
     static struct loopback_job job;
     job = (struct loopback_job){
@@ -212,9 +231,6 @@ static void take_walk(struct walk *walk, int ranks, uint64_t seed) {
     }
     loopback_job_run(&job);
     pthread_barrier_destroy(&walk->barrier);
-    char command[96];
-    snprintf(command, sizeof command, "rm -r %s", walk->run_dir);
-    EXPECT_EQ(system(command), 0);
 }
 
 static void expect_close(const char *what, int step, double actual, double expected) {
@@ -231,8 +247,17 @@ static void train_undisturbed(void) {
     undisturbed.visits = visits;
     undisturbed.count = STEPS;
     take_walk(&undisturbed, 1, 0);
+    remove_folder(undisturbed.run_dir);
     EXPECT(undisturbed.loss[STEPS - 1] < undisturbed.loss[0], "loss went from %g to %g",
            undisturbed.loss[0], undisturbed.loss[STEPS - 1]);
+}
+
+static void expect_undisturbed(const struct walk *walk) {
+    for (int i = 0; i < walk->count; i++) {
+        int step = walk->first_step + i;
+        expect_close("loss", step, walk->loss[i], undisturbed.loss[step]);
+        expect_close("gradient norm", step, walk->norm[i], undisturbed.norm[step]);
+    }
 }
 
 /* From `hub` to each placement of a higher number and back. */
@@ -247,12 +272,47 @@ static void go_there_and_back(int hub, uint64_t seed) {
     walk->visits = visits;
     walk->count = count;
     take_walk(walk, RANKS, seed);
-    for (int i = 0; i < count; i++) {
-        expect_close("loss", i, walk->loss[i], undisturbed.loss[i]);
-        expect_close("gradient norm", i, walk->norm[i], undisturbed.norm[i]);
-    }
+    remove_folder(walk->run_dir);
+    expect_undisturbed(walk);
     printf("    from placement %d: %d switches\n", hub, count - 1);
     free(walk);
+}
+
+/* ---- saved in one, resumed in another ---- */
+
+static void expect_same_state(const char *run_dir, const char *other_dir, int64_t step) {
+    uint8_t *a[3], *b[3];
+    size_t a_bytes[3], b_bytes[3];
+    read_state(run_dir, step, a, a_bytes);
+    read_state(other_dir, step, b, b_bytes);
+    for (int i = 0; i < 3; i++) {
+        EXPECT_EQ(a_bytes[i], b_bytes[i]);
+        EXPECT(memcmp(a[i], b[i], a_bytes[i]) == 0, "file %d differs after the resume", i);
+        troupe_free(a[i]);
+        troupe_free(b[i]);
+    }
+}
+
+static void resume_everywhere(int saved, uint64_t seed) {
+    enum { BEFORE = 4, AFTER = 4 };
+    const int before[BEFORE] = {saved, saved, saved, saved};
+    struct walk *first = calloc(1, sizeof *first), *second = calloc(1, sizeof *second);
+    char checkpoint[96];
+    *first = (struct walk){.visits = before, .count = BEFORE, .saves = true};
+    take_walk(first, RANKS, seed);
+    snprintf(checkpoint, sizeof checkpoint, "%s/step-%d", first->run_dir, (int)BEFORE);
+    for (int p = 0; p < PLACEMENTS; p++) {
+        const int after[AFTER] = {p, p, p, p};
+        *second = (struct walk){
+            .visits = after, .count = AFTER, .first_step = BEFORE, .resume = checkpoint};
+        take_walk(second, RANKS, seed);
+        expect_same_state(first->run_dir, second->run_dir, BEFORE);
+        expect_undisturbed(second);
+        remove_folder(second->run_dir);
+    }
+    remove_folder(first->run_dir);
+    free(first);
+    free(second);
 }
 
 int main(int argc, char **argv) {
@@ -261,7 +321,8 @@ int main(int argc, char **argv) {
     for (int p = 0; p + 1 < PLACEMENTS; p++) {
         if (argc < 2 || atoi(argv[1]) == p) {
             go_there_and_back(p, seed + (uint64_t)p);
-            test_count++;
+            resume_everywhere(p, seed + (uint64_t)p);
+            test_count += 2;
         }
     }
     return TEST_END();

@@ -56,8 +56,8 @@ static void try_once(const struct attempt *attempt, int rank, troupe_train *trai
     free(next);
 }
 
-/* Tries until there is memory for all of it; returns after how many allocations. Rank 0 takes longer
- * and longer strides, for this test's time. */
+/* Tries until there is memory for all of it; returns after how many allocations. Rank 0 takes
+ * longer and longer strides, for this test's time. */
 static int64_t starve(const struct story *story, int rank, troupe_train *train) {
     struct troupe_config *next = malloc(sizeof *next);
     struct troupe_switch_report report;
@@ -119,8 +119,7 @@ static void each_reason_is_said_and_training_goes_on(void) {
         {"placement.policy=./no-such.so", 0, "policy ./no-such.so cannot be loaded"},
         {"placement.vision.ranks=0-3 placement.llm.ranks=0-2 placement.llm.tp=3", 0,
          "placement.llm.tp: tp 3 does not divide 4 heads"},
-        {"placement.vision.ranks=0-1 placement.llm.ranks=2-5", 0,
-         "rank 5 does not exist"},
+        {"placement.vision.ranks=0-1 placement.llm.ranks=2-5", 0, "rank 5 does not exist"},
         {"placement.vision.ranks=0-1 placement.llm.ranks=2-3 placement.llm.tp=2", 3,
          "the ranks worked out different things"},
         {"placement.policy=colocated train.lr=7", 0, "not train.lr"},

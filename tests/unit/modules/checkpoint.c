@@ -12,7 +12,7 @@
 #include "modules/train/folder.h"
 #include "tests/unit/modules/fixture.h"
 
-enum { TP = 2, DP = 2, SEED = 5, OTHER_SEED = 6, MODULES = 3 };
+enum { TP = 2, DP = 2, SEED = 5, OTHER_SEED = 6, MODULES = 3, PARAMETERS_MAX = 64 };
 
 static char run_dir[64];
 static struct troupe_config config;
@@ -88,9 +88,17 @@ static void expect_moments(float *value, float *first, float *second, double x) 
 static void model_read(struct model *model, const char *path) {
     for (int i = 0; i < MODULES; i++) {
         const struct troupe_checkpoint_shard *shard = &model->shards[i];
-        EXPECT_OK(troupe_checkpoint_read_weights(path, shard->parameters, shard->count));
-        EXPECT_OK(troupe_checkpoint_read_moments(path, shard->parameters, shard->count,
-                                                 shard->optimizer));
+        struct troupe_parameter boxes[PARAMETERS_MAX];
+        memcpy(boxes, shard->parameters, (size_t)shard->count * sizeof *boxes);
+        for (int file = 0; file < TROUPE_CHECKPOINT_FILES; file++) {
+            for (int p = 0; p < shard->count; p++) {
+                struct troupe_moments moments = troupe_optimizer_moments(shard->optimizer, p);
+                float *data[] = {shard->parameters[p].value, moments.first, moments.second};
+                boxes[p].value = data[file];
+            }
+            EXPECT_OK(troupe_checkpoint_read(path, (enum troupe_checkpoint_file)file, boxes,
+                                             shard->count));
+        }
     }
 }
 
