@@ -13,6 +13,7 @@
 
 #include "modules/checkpoint/safetensors.h"
 #include "modules/data/file.h"
+#include "modules/train/agree.h"
 #include "modules/train/folder.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
@@ -190,17 +191,6 @@ static troupe_status publish(const char *run_dir, const char *temporary, const c
     return troupe_folder_remove(old.text);
 }
 
-/* All ranks fail if one did; also a barrier. */
-static troupe_status agree(troupe_group *world, troupe_status status, const char *folder) {
-    int64_t failed = status != TROUPE_OK;
-    TROUPE_TRY(troupe_group_all_reduce(world, TROUPE_MAX, TROUPE_ELEMENT_INT64, &failed, 1));
-    if (status == TROUPE_OK && failed) {
-        return troupe_fail(TROUPE_ERROR_ABORTED, "%s: another rank could not write its part",
-                           folder);
-    }
-    return status;
-}
-
 static troupe_status save(const struct troupe_checkpoint *checkpoint) {
     const char *run_dir = checkpoint->config->train.run_dir;
     bool leads = troupe_group_index(checkpoint->world) == 0;
@@ -211,11 +201,11 @@ static troupe_status save(const struct troupe_checkpoint *checkpoint) {
     struct path temporary = path_in(run_dir, name);
 
     troupe_status status = leads ? create_folder(checkpoint, temporary.text) : TROUPE_OK;
-    TROUPE_TRY(agree(checkpoint->world, status, folder.text));
+    TROUPE_TRY(troupe_agree(checkpoint->world, status, 0));
     status = write_boxes(checkpoint, temporary.text);
-    TROUPE_TRY(agree(checkpoint->world, status, folder.text));
+    TROUPE_TRY(troupe_agree(checkpoint->world, status, 0));
     status = leads ? publish(run_dir, temporary.text, folder.text) : TROUPE_OK;
-    return agree(checkpoint->world, status, folder.text);
+    return troupe_agree(checkpoint->world, status, 0);
 }
 
 troupe_status troupe_checkpoint_save(const struct troupe_checkpoint *checkpoint) {

@@ -12,13 +12,14 @@
  * The loss is the sum of -log p over the target tokens of the global batch divided by their
  * number; every gradient reduction is a plain sum.
  *
- * Ownership: config, comm borrowed for the life of the object. Threads: the rank's thread.
+ * Ownership: comm and workers borrowed for the life of the object. Threads: the rank's thread.
  * Failure: a sentence that names what was seen; after a failed step the object is only good for
  * destroy. ERROR_NUMERIC names the first module that produced a value that is not finite.
  */
 #ifndef TROUPE_MODULES_TRAIN_TRAIN_H
 #define TROUPE_MODULES_TRAIN_TRAIN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -47,6 +48,18 @@ void troupe_train_destroy(troupe_train *train);
 /* Steps done so far, those before a resume included. */
 int64_t troupe_train_position(const troupe_train *train);
 troupe_status troupe_train_step(troupe_train *train, struct troupe_step_report *report);
+
+/* Between two steps: goes on with the placement and the schedule of `config`, in which nothing else
+ * may differ. A switch that fails leaves all as it was and says why, unless the transport failed.
+ */
+troupe_status troupe_train_switch(troupe_train *train, const struct troupe_config *config,
+                                  struct troupe_switch_report *report);
+/* Every rank calls it with what it did alone (reading a file, say): fails on all if that failed on
+ * one, with its last error. */
+troupe_status troupe_train_agree(troupe_train *train, troupe_status status);
+
+/* Whether the job can go on: false after a failure of the transport. */
+bool troupe_train_is_alive(const troupe_train *train);
 
 /* Writes run_dir/step-N with all ranks: under a temporary name, synchronised, then renamed. */
 troupe_status troupe_train_save(troupe_train *train);
