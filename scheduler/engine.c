@@ -78,10 +78,11 @@ static troupe_status check_early_messages(const troupe_engine *engine) {
     for (int i = 0; i < engine->edge_count; i++) {
         const struct edge_state *state = &engine->edges[i];
         int e = engine->here_edges[i];
+        if (!state->has_consumer || state->receivers == NULL) {
+            continue;
+        }
         int64_t limit = method_at(engine, engine->graph->edges[e].to)->limit;
-        int entries =
-            state->has_consumer && state->receivers != NULL ? engine->graph->edges[e].credits : 0;
-        for (int k = 0; k < entries; k++) {
+        for (int k = 0; k < engine->graph->edges[e].credits; k++) {
             const struct message *message = &state->messages[k];
             uint64_t others = message->reported;
             others &=
