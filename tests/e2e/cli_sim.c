@@ -90,9 +90,17 @@ static void training_draws_its_last_step(void) {
                placement, folder.path, folder.path, folder.path);
     expect_in_file("t.svg", svg_parts, sizeof svg_parts / sizeof svg_parts[0]);
     expect_in_file("t.json", trace_parts, sizeof trace_parts / sizeof trace_parts[0]);
-    static const char *const parts[] = {"\"schedule\": {\"t_ms\": ", "\"ratio\": 1.", "\"head\": [",
+    static const char *const parts[] = {"\"schedule\": {\"t_ms\": ", "\"head\": [",
                                         "\"reduction\": ["};
     expect_in_file("run/metrics.jsonl", parts, sizeof parts / sizeof parts[0]);
+    char path[512];
+    uint8_t *data = NULL;
+    size_t bytes = 0;
+    snprintf(path, sizeof path, "%s/run/metrics.jsonl", folder.path);
+    EXPECT_OK(troupe_file_read(path, &data, &bytes));
+    data[bytes - 1] = '\0'; /* the last line's end */
+    EXPECT(number_after((const char *)data, "\"ratio\": ") >= 1, "%s", (const char *)data);
+    troupe_free(data);
 }
 
 int main(int argc, char **argv) {
