@@ -316,7 +316,7 @@ const struct command command_train = {
     .help =
         "  --placement POLICY  homogeneous, colocated, disjoint, manual (the config's mapping), or\n"
         "                      a shared object ./policy.so\n"
-        "  --order POLICY      fifo, 1f1b, or a shared object ./policy.so\n"
+        "  --order POLICY      fifo, 1f1b, fill and others (`troupe info`), or a shared object\n"
         "  --steps N           optimizer steps in all\n"
         "  --ranks N           N ranks as threads of this process instead of a launched job\n"
         "  --switch STEP:WHAT  after so many steps goes on with another placement: a policy, ./policy.so,\n"

@@ -23,7 +23,8 @@ static const char *write_config(const char *name, const char *text) {
 /* ---- help ---- */
 
 static void every_command_has_help(void) {
-    static const char *const commands[] = {"train", "caption", "evaluate", "data", "info"};
+    static const char *const commands[] = {"train", "caption", "evaluate", "data",
+                                           "info",  "sim",     "profile"};
     EXPECT_RUN(0, "help COMMAND", "help");
     EXPECT_RUN(2, "help COMMAND", "%s", "");
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
@@ -64,6 +65,8 @@ static void misuse_is_told_with_the_usage(void) {
     EXPECT_RUN(2, "name one folder", "data stamps");
     EXPECT_RUN(2, "name shards, or a config file", "data index");
     EXPECT_RUN(2, "info takes no operand", "info all");
+    EXPECT_RUN(2, "name one config file", "sim");
+    EXPECT_RUN(2, "name one config file", "profile");
 }
 
 /* ---- configuration ---- */
