@@ -698,18 +698,11 @@ static troupe_status make_tickets(troupe_runtime *runtime) {
         reductions += runtime->graph_methods[m].lane == TROUPE_LANE_REDUCTION &&
                       troupe_gang_of(runtime, m)->member != TROUPE_NOBODY;
     }
-    runtime->ticket_capacity = runtime->options.look_ahead + TROUPE_REDUCTIONS_AHEAD * reductions;
+    runtime->ticket_capacity =
+        runtime->options.look_ahead + TROUPE_TICKETS_OVER + TROUPE_REDUCTIONS_AHEAD * reductions;
     TROUPE_TRY(TROUPE_NEW(&runtime->tickets, runtime->ticket_capacity));
     TROUPE_TRY(TROUPE_NEW(&runtime->late, runtime->ticket_capacity));
     return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);
-}
-
-troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out) {
-    if (runtime->graph.rank_count == 0) {
-        TROUPE_TRY(troupe_make_graph(runtime));
-    }
-    *out = &runtime->graph;
-    return TROUPE_OK;
 }
 
 static troupe_status make_task_clocks(troupe_runtime *runtime) {
@@ -725,6 +718,14 @@ static troupe_status make_task_clocks(troupe_runtime *runtime) {
             TROUPE_TRY(troupe_task_clock_make(gang, firings));
         }
     }
+    return TROUPE_OK;
+}
+
+troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out) {
+    if (runtime->graph.rank_count == 0) {
+        TROUPE_TRY(troupe_make_graph(runtime));
+    }
+    *out = &runtime->graph;
     return TROUPE_OK;
 }
 

@@ -150,26 +150,53 @@ static struct sim_operation *stretch(struct sim_stream *stream, size_t room) {
     return (void *)(stream->queue + stream->written % QUEUE_BYTES);
 }
 
-troupe_status troupe_sim_enqueue(troupe_stream *stream, troupe_status (*run)(const void *payload),
-                                 const void *payload, size_t bytes) {
+static size_t part_room(size_t bytes) {
+    return (bytes + QUEUE_ALIGNMENT - 1) / QUEUE_ALIGNMENT * QUEUE_ALIGNMENT;
+}
+
+const void *troupe_sim_next_part(const void *part, size_t bytes) {
+    return (const char *)part + part_room(bytes);
+}
+
+static void put_parts(struct sim_operation *operation, const struct troupe_sim_part *parts,
+                      size_t count) {
+    char *to = (char *)(operation + 1);
+    for (size_t i = 0; i < count; i++) {
+        if (parts[i].bytes > 0) {
+            memcpy(to, parts[i].data, parts[i].bytes);
+        }
+        to += part_room(parts[i].bytes);
+    }
+}
+
+troupe_status troupe_sim_enqueue_parts(troupe_stream *stream,
+                                       troupe_status (*run)(const void *payload),
+                                       const struct troupe_sim_part *parts, size_t count) {
     struct sim_stream *s = (struct sim_stream *)stream;
     struct sim_device *device = device_of(stream);
+    size_t room = sizeof(struct sim_operation);
     TROUPE_ASSERT(stream->device->backend->kind == TROUPE_DEVICE_SIM,
                   "simulated work in a stream of %s", stream->device->name);
-    TROUPE_ASSERT(bytes <= TROUPE_SIM_PAYLOAD_MAX, "payload of %zu bytes", bytes);
-    size_t room = sizeof(struct sim_operation) +
-                  (bytes + QUEUE_ALIGNMENT - 1) / QUEUE_ALIGNMENT * QUEUE_ALIGNMENT;
+    for (size_t i = 0; i < count; i++) {
+        room += part_room(parts[i].bytes);
+    }
+    TROUPE_ASSERT(room <= QUEUE_BYTES / 2, "payload of %zu bytes", room);
     pthread_mutex_lock(&device->lock);
     troupe_status status = failure_of(device);
     if (status == TROUPE_OK) {
         struct sim_operation *operation = stretch(s, room);
         *operation = (struct sim_operation){.run = run, .room = room};
-        memcpy(operation + 1, payload, bytes);
+        put_parts(operation, parts, count);
         s->written += room;
         pthread_cond_broadcast(&device->changed);
     }
     pthread_mutex_unlock(&device->lock);
     return status;
+}
+
+troupe_status troupe_sim_enqueue(troupe_stream *stream, troupe_status (*run)(const void *payload),
+                                 const void *payload, size_t bytes) {
+    return troupe_sim_enqueue_parts(stream, run, &(struct troupe_sim_part){payload, bytes}, 1);
 }
 
 static troupe_status sim_stream_synchronize(troupe_stream *stream) {

@@ -30,6 +30,16 @@ enum { TROUPE_SIM_PAYLOAD_MAX = 1 << 20 };
 troupe_status troupe_sim_enqueue(troupe_stream *stream, troupe_status (*run)(const void *payload),
                                  const void *payload, size_t bytes);
 
+/* The same for a payload in parts: `run` gets the first, and finds each next one behind it. */
+struct troupe_sim_part {
+    const void *data; /* NULL where bytes is 0 */
+    size_t bytes;
+};
+troupe_status troupe_sim_enqueue_parts(troupe_stream *stream,
+                                       troupe_status (*run)(const void *payload),
+                                       const struct troupe_sim_part *parts, size_t count);
+const void *troupe_sim_next_part(const void *part, size_t bytes);
+
 #ifdef __cplusplus
 }
 #endif

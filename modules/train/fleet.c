@@ -38,6 +38,7 @@ static troupe_status create_part(struct troupe_fleet *fleet, int module) {
         .tp = troupe_mesh_coordinate(mesh, fleet->rank, TROUPE_TP),
         .slots = slots_of(fleet, module, stage),
         .generation = o->generation,
+        .alone = o->alone,
         .samples = o->samples,
         .source = o->source,
         .stream = o->stream,
@@ -158,6 +159,7 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
         .look_ahead = config->schedule.look_ahead,
         .stall_ns = (int64_t)(config->comm.stall_s * 1e9),
         .trace = fleet->options.trace,
+        .generation = fleet->options.generation,
     };
     TROUPE_TRY(troupe_runtime_create(fleet->options.comm, &options, &fleet->runtime));
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
@@ -193,11 +195,16 @@ troupe_status troupe_fleet_create(const struct troupe_fleet_options *options,
     return TROUPE_OK;
 }
 
+void troupe_fleet_stop(struct troupe_fleet *fleet) {
+    troupe_runtime_destroy(fleet->runtime);
+    fleet->runtime = NULL;
+}
+
 void troupe_fleet_destroy(struct troupe_fleet *fleet) {
     if (fleet == NULL) {
         return;
     }
-    troupe_runtime_destroy(fleet->runtime);
+    troupe_fleet_stop(fleet);
     for (int i = 0; i < fleet->boundary_count; i++) {
         troupe_boundary_fini(&fleet->boundaries[i]);
     }
@@ -280,6 +287,33 @@ troupe_status troupe_fleet_update(struct troupe_fleet *fleet,
 }
 
 /* ---- queries ---- */
+
+static void add_state(const struct troupe_part *part, const struct troupe_state_map *map,
+                      struct troupe_state_part *parts) {
+    int hint = 0;
+    for (int i = 0; i < part->stage->parameter_count; i++) {
+        const struct troupe_parameter *parameter = &part->stage->parameters[i];
+        struct troupe_moments moments = troupe_optimizer_moments(part->optimizer, i);
+        int tensor = troupe_state_map_find(map, parameter->spec.name, hint);
+        parts[tensor] =
+            (struct troupe_state_part){.data = {[TROUPE_STATE_VALUE] = parameter->value,
+                                                [TROUPE_STATE_FIRST] = moments.first,
+                                                [TROUPE_STATE_SECOND] = moments.second}};
+        hint = tensor + 1;
+    }
+}
+
+troupe_status troupe_fleet_state(const struct troupe_fleet *fleet,
+                                 const struct troupe_state_map *map,
+                                 struct troupe_state_part **out) {
+    TROUPE_TRY(TROUPE_NEW(out, map->tensor_count));
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        if (fleet->parts[i] != NULL) {
+            add_state(fleet->parts[i], map, *out);
+        }
+    }
+    return TROUPE_OK;
+}
 
 int troupe_fleet_gang(const struct troupe_fleet *fleet, const struct troupe_part *part) {
     const struct troupe_module_plan *module = &fleet->plan->modules[part->module];
