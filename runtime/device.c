@@ -106,11 +106,7 @@ void troupe_device_free_host(troupe_device *device, void *memory) {
 }
 
 troupe_status troupe_stream_create(troupe_device *device, troupe_stream **out) {
-    troupe_stream *stream = NULL;
-    TROUPE_TRY(device->backend->stream_create(device, &stream));
-    stream->device = device;
-    *out = stream;
-    return TROUPE_OK;
+    return device->backend->stream_create(device, out);
 }
 
 void troupe_stream_destroy(troupe_stream *stream) {

@@ -47,6 +47,7 @@ static void cpu_free(troupe_device *device, void *memory) {
 
 static troupe_status cpu_stream_create(troupe_device *device, troupe_stream **out) {
     TROUPE_TRY(TROUPE_NEW(out, 1));
+    (*out)->device = device;
     (*out)->workers = ((struct cpu_device *)device)->workers;
     return TROUPE_OK;
 }

@@ -39,8 +39,9 @@ struct troupe_device_sharing {
                                   troupe_event **out);
 };
 
-/* device.c sets the base fields `backend` and `device`; the backend sets the rest. Only
- * stream_synchronize blocks. Arguments are checked by device.c: same device, sane strides. */
+/* device.c sets the base fields `backend` of a device and `device` of an event; the backend sets
+ * the rest. Only stream_synchronize blocks. Arguments are checked by device.c: same device, sane
+ * strides. */
 struct troupe_device_backend {
     enum troupe_device_kind kind;
     bool is_host; /* see troupe_device_is_host */

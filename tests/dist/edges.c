@@ -9,7 +9,7 @@
 #include "comm/window.h"
 #include "tests/dist/device_job.h"
 
-enum { ROUNDS = 200, CHECK_EVERY = 20, CREDITS = 2, LANE_COUNT = (1 << 20) + 1 };
+enum { ROUNDS = 200, CHECK_EVERY = 20, CREDITS = 2 };
 static const uint64_t DELAY_US_MAX = 2000;
 
 enum word { WRITTEN, RELEASED, GRANTED, WORDS };
@@ -23,6 +23,7 @@ struct edges {
     char *slots;                         /* device: CREDITS messages that the partner writes */
     troupe_window *mine[CREDITS], *theirs[CREDITS]; /* NULL: processes share no such memory */
     float *lane_data;
+    int lane_count;
     char *host;
     int64_t heard[WORDS]; /* words of the partner so far */
 };
@@ -198,7 +199,7 @@ static void delay(struct device_job *job, int64_t round, int which) {
 static void reduce_in_the_lane(struct device_job *job) {
     struct edges *e = edges_of(job);
     EXPECT_OK(troupe_group_enqueue_all_reduce(e->all, e->lane, TROUPE_MAX, TROUPE_ELEMENT_FLOAT32,
-                                              e->lane_data, LANE_COUNT));
+                                              e->lane_data, e->lane_count));
 }
 
 /* Both ends have granted it before either enqueues it. */
@@ -220,7 +221,7 @@ static void check_round(struct device_job *job, int64_t round) {
         expect_pattern(job, e->taken, (int)(round % 2), "window");
     }
     expect_pattern(job, e->swapped, (int)(round % 2), "exchange");
-    job_copy(job, lane, e->lane_data + LANE_COUNT - 3, sizeof lane);
+    job_copy(job, lane, e->lane_data + e->lane_count - 3, sizeof lane);
     EXPECT(lane[0] == (float)job->size && lane[2] == (float)job->size, "lane has %g and %g",
            (double)lane[0], (double)lane[2]);
 }
@@ -266,12 +267,13 @@ static void fill_patterns(struct device_job *job) {
         e->patterns[p] = job_alloc(job, e->bytes);
         job_copy(job, e->patterns[p], e->host, e->bytes);
     }
-    float *lane = job_alloc_host(LANE_COUNT * sizeof(float));
-    for (int i = 0; i < LANE_COUNT; i++) {
+    size_t lane_bytes = (size_t)e->lane_count * sizeof(float);
+    float *lane = job_alloc_host(lane_bytes);
+    for (int i = 0; i < e->lane_count; i++) {
         lane[i] = (float)(job->rank + 1);
     }
-    e->lane_data = job_alloc(job, LANE_COUNT * sizeof(float));
-    job_copy(job, e->lane_data, lane, LANE_COUNT * sizeof(float));
+    e->lane_data = job_alloc(job, lane_bytes);
+    job_copy(job, e->lane_data, lane, lane_bytes);
     troupe_free(lane);
 }
 
@@ -282,6 +284,7 @@ static void open_edges(struct device_job *job) {
     EXPECT(job->size % 2 == 0, "%d ranks are no pairs", job->size);
     e->partner = job->rank ^ 1;
     e->bytes = job->kind == TROUPE_DEVICE_CUDA ? (20 << 20) + 8 : (96 << 10) + 8;
+    e->lane_count = job->kind == TROUPE_DEVICE_CUDA ? (1 << 20) + 1 : (1 << 14) + 1;
     e->host = job_alloc_host(e->bytes);
     fill_patterns(job);
     e->taken = job_alloc(job, e->bytes);
@@ -291,7 +294,7 @@ static void open_edges(struct device_job *job) {
     EXPECT_OK(troupe_stream_create(job->device, &e->out));
     EXPECT_OK(troupe_stream_create(job->device, &e->in));
     EXPECT_OK(troupe_stream_create(job->device, &e->exchange));
-    e->all = job_group(job, NULL, 0, 30, LANE_COUNT * sizeof(float));
+    e->all = job_group(job, NULL, 0, 30, (size_t)e->lane_count * sizeof(float));
     e->pair = job_group(job, ranks, 2, 40 + (uint32_t)low, 64);
     troupe_group *groups[] = {e->pair, e->all};
     EXPECT_OK(troupe_groups_open_device(job->comm, job->device, groups, 2, &options));
