@@ -54,11 +54,14 @@ void troupe_device_close(troupe_device *device);
 enum troupe_device_kind troupe_device_kind(const troupe_device *device);
 /* "cpu", "cuda 0: NVIDIA H200" */
 const char *troupe_device_name(const troupe_device *device);
-/* Bytes that no two GPUs of the world have in common, wherever they are seen from; zeros: no GPU. */
+/* Bytes that no two GPUs of the world have in common, wherever they are seen from; zeros: no GPU.
+ */
 enum { TROUPE_DEVICE_IDENTITY_BYTES = 16 };
 const unsigned char *troupe_device_identity(const troupe_device *device);
 /* "cpu", "cuda", "sim", as in train.device */
 const char *troupe_device_kind_name(enum troupe_device_kind kind);
+/* The kind of that name; ERROR_INVALID. */
+troupe_status troupe_device_kind_find(const char *name, enum troupe_device_kind *out);
 /* Whether its memory is the host's and its work is done when the call returns. */
 bool troupe_device_is_host(const troupe_device *device);
 

@@ -188,6 +188,7 @@ static int run(int argc, char **argv) {
     const struct argument options[] = {
         {"--placement", .edits = &edits, .key = "placement.policy"},
         {"--order", .edits = &edits, .key = "schedule.order"},
+        {"--device", .edits = &edits, .key = "train.device"},
         {"--steps", .edits = &edits, .key = "train.steps"},
         {"--set", .edits = &edits},
         {"--ranks", .number = &job.ranks},
@@ -219,12 +220,13 @@ static int run(int argc, char **argv) {
 const struct command command_train = {
     .name = "train",
     .usage = "train CONFIG.yaml [--placement POLICY] [--order POLICY] [--steps N] [--ranks N]\n"
-             "                    [--resume] [--set KEY=VALUE]...",
+             "                    [--device cpu|cuda] [--resume] [--set KEY=VALUE]...",
     .summary = "trains a model; start it with mpirun or srun for several ranks",
     .help =
         "  --placement POLICY  homogeneous, colocated, disjoint, manual (the config's mapping), or\n"
         "                      a shared object ./policy.so\n"
         "  --order POLICY      fifo, 1f1b, or a shared object ./policy.so\n"
+        "  --device KIND       cpu or cuda (train.device)\n"
         "  --steps N           optimizer steps in all\n"
         "  --ranks N           N ranks as threads of this process instead of a launched job\n"
         "  --resume            go on from the newest checkpoint of train.run_dir\n"

@@ -51,14 +51,68 @@ static struct troupe_file_box file_box(const struct troupe_parameter *parameter)
     return box;
 }
 
-/* What parameter i keeps in file `which`. */
-static float *data_of(const struct troupe_parameter *parameters, int i,
-                      const troupe_optimizer *optimizer, int which) {
+/* What the shard's parameter i keeps in file `which`. */
+static float *data_of(const struct troupe_checkpoint_shard *shard, int i, int which) {
     if (which == MODEL) {
-        return parameters[i].value;
+        return shard->parameters[i].value;
     }
-    struct troupe_moments moments = troupe_optimizer_moments(optimizer, i);
+    struct troupe_moments moments = troupe_optimizer_moments(shard->optimizer, i);
     return which == FIRST_MOMENTS ? moments.first : moments.second;
+}
+
+static bool is_on_device(const struct troupe_checkpoint_shard *shard) {
+    return shard->stream != NULL && !troupe_device_is_host(troupe_stream_device(shard->stream));
+}
+
+/* ---- between the device and the host ---- */
+
+static troupe_status copy_floats(const struct troupe_checkpoint_shard *shard, float *to,
+                                 const float *from, int64_t count) {
+    struct troupe_copy copy = {
+        .to = to, .from = from, .rows = 1, .row_bytes = (size_t)count * sizeof *to};
+    TROUPE_TRY(troupe_stream_copy(shard->stream, &copy));
+    return troupe_stream_synchronize(shard->stream);
+}
+
+typedef troupe_status (*move_box)(troupe_safetensors *file, const struct troupe_file_box *box,
+                                  float *data);
+
+static troupe_status read_box(troupe_safetensors *file, const struct troupe_file_box *box,
+                              float *data) {
+    return troupe_safetensors_read_box(file, box, data);
+}
+
+static troupe_status write_box(troupe_safetensors *file, const struct troupe_file_box *box,
+                               float *data) {
+    return troupe_safetensors_write_box(file, box, data);
+}
+
+/* Moves parameter i between file and memory, through `host` if that is a device's. */
+static troupe_status move_parameter(troupe_safetensors *file,
+                                    const struct troupe_checkpoint_shard *shard, int i, int which,
+                                    move_box move, float *host) {
+    struct troupe_file_box box = file_box(&shard->parameters[i]);
+    int64_t count = troupe_parameter_elements(&shard->parameters[i]);
+    float *data = data_of(shard, i, which);
+    if (!is_on_device(shard)) {
+        return move(file, &box, data);
+    }
+    if (move == write_box) {
+        TROUPE_TRY(copy_floats(shard, host, data, count));
+    }
+    TROUPE_TRY(move(file, &box, host));
+    return move == read_box ? copy_floats(shard, data, host, count) : TROUPE_OK;
+}
+
+/* Host memory for the largest parameter of a shard on a device, else NULL. */
+static troupe_status make_host(const struct troupe_checkpoint_shard *shard, float **out) {
+    int64_t most = 0;
+    for (int i = 0; i < shard->count; i++) {
+        int64_t count = troupe_parameter_elements(&shard->parameters[i]);
+        most = count > most ? count : most;
+    }
+    *out = NULL;
+    return is_on_device(shard) ? TROUPE_NEW(out, most) : TROUPE_OK;
 }
 
 /* ---- writing ---- */
@@ -140,14 +194,15 @@ static bool is_mine(const struct troupe_checkpoint_shard *shard,
 
 static troupe_status write_shard(troupe_safetensors *file,
                                  const struct troupe_checkpoint_shard *shard, int which) {
-    for (int i = 0; i < shard->count; i++) {
+    float *host = NULL;
+    troupe_status status = make_host(shard, &host);
+    for (int i = 0; status == TROUPE_OK && i < shard->count; i++) {
         if (is_mine(shard, &shard->parameters[i])) {
-            struct troupe_file_box box = file_box(&shard->parameters[i]);
-            TROUPE_TRY(troupe_safetensors_write_box(
-                file, &box, data_of(shard->parameters, i, shard->optimizer, which)));
+            status = move_parameter(file, shard, i, which, write_box, host);
         }
     }
-    return TROUPE_OK;
+    troupe_free(host);
+    return status;
 }
 
 /* Every rank: its boxes into the files that rank 0 made. */
@@ -254,30 +309,30 @@ troupe_status troupe_checkpoint_load_state(const char *folder,
     return status;
 }
 
-static troupe_status read_boxes(const char *folder, const struct troupe_parameter *parameters,
-                                int count, const troupe_optimizer *optimizer, int which) {
+static troupe_status read_boxes(const char *folder, const struct troupe_checkpoint_shard *shard,
+                                int which) {
     troupe_safetensors *file = NULL;
+    float *host = NULL;
     TROUPE_TRY(
         troupe_safetensors_open(path_in(folder, file_names[which]).text, TROUPE_FILE_READ, &file));
-    troupe_status status = TROUPE_OK;
-    for (int i = 0; status == TROUPE_OK && i < count; i++) {
-        struct troupe_file_box box = file_box(&parameters[i]);
-        status = troupe_safetensors_read_box(file, &box, data_of(parameters, i, optimizer, which));
+    troupe_status status = make_host(shard, &host);
+    for (int i = 0; status == TROUPE_OK && i < shard->count; i++) {
+        status = move_parameter(file, shard, i, which, read_box, host);
     }
+    troupe_free(host);
     troupe_safetensors_close(file); /* of a file that was read: cannot fail */
     return status;
 }
 
 troupe_status troupe_checkpoint_read_weights(const char *path,
-                                             const struct troupe_parameter *parameters, int count) {
-    return read_boxes(path, parameters, count, NULL, MODEL);
+                                             const struct troupe_checkpoint_shard *shard) {
+    return read_boxes(path, shard, MODEL);
 }
 
 troupe_status troupe_checkpoint_read_moments(const char *path,
-                                             const struct troupe_parameter *parameters, int count,
-                                             const troupe_optimizer *optimizer) {
-    TROUPE_TRY(read_boxes(path, parameters, count, optimizer, FIRST_MOMENTS));
-    return read_boxes(path, parameters, count, optimizer, SECOND_MOMENTS);
+                                             const struct troupe_checkpoint_shard *shard) {
+    TROUPE_TRY(read_boxes(path, shard, FIRST_MOMENTS));
+    return read_boxes(path, shard, SECOND_MOMENTS);
 }
 
 /* N of "step-N", or -1. */

@@ -16,7 +16,7 @@
  *     TROUPE_TRY(troupe_checkpoint_save(&checkpoint));               (every rank)
  *     TROUPE_TRY(troupe_checkpoint_newest("runs/demo", path, sizeof path));
  *     TROUPE_TRY(troupe_checkpoint_load_state(path, &state));
- *     TROUPE_TRY(troupe_checkpoint_read_weights(path, parameters, count));
+ *     TROUPE_TRY(troupe_checkpoint_read_weights(path, &shard));
  *
  * Ownership: everything is borrowed for the call. Threads: the rank's thread; values and moments
  * are host memory that nothing writes meanwhile.
@@ -46,6 +46,7 @@ struct troupe_checkpoint_shard {
     const struct troupe_parameter *parameters;
     int count;
     const troupe_optimizer *optimizer; /* made with these parameters */
+    troupe_stream *stream;             /* their device's; NULL: they are in host memory */
     int tp_index;
     int dp_index;
 };
@@ -70,13 +71,12 @@ struct troupe_checkpoint_state {
 };
 troupe_status troupe_checkpoint_load_state(const char *path, struct troupe_checkpoint_state *out);
 
-/* Fills the values of these boxes, tied copies too. */
+/* Fills the values of the shard's boxes, tied copies too. */
 troupe_status troupe_checkpoint_read_weights(const char *path,
-                                             const struct troupe_parameter *parameters, int count);
-/* Fills the moments of an optimizer made with these parameters. */
+                                             const struct troupe_checkpoint_shard *shard);
+/* Fills the moments of its optimizer. */
 troupe_status troupe_checkpoint_read_moments(const char *path,
-                                             const struct troupe_parameter *parameters, int count,
-                                             const troupe_optimizer *optimizer);
+                                             const struct troupe_checkpoint_shard *shard);
 
 /* The path of the step-N with the largest N in run_dir; unfinished ones do not count. */
 troupe_status troupe_checkpoint_newest(const char *run_dir, char *out, size_t bytes);

@@ -11,6 +11,7 @@
 #include "modules/data/tokenizer.h"
 #include "modules/nn/module.h"
 #include "runtime/check.h"
+#include "runtime/device.h"
 
 enum key_type { KEY_INT, KEY_LONG, KEY_DOUBLE, KEY_BOOL, KEY_TEXT, KEY_PAIR, KEY_LIST };
 
@@ -99,7 +100,9 @@ static const struct key keys[] = {
     KEY("train.weight_decay", DOUBLE, train.weight_decay, "0.01", "AdamW, decoupled"),
     KEY("train.clip", DOUBLE, train.clip, "1", "global gradient norm; 0: off"),
     KEY("train.dtype", TEXT, train.dtype, "float32", "float32"),
-    KEY("train.device", TEXT, train.device, "cpu", "cpu"),
+    KEY("train.device", TEXT, train.device, "cpu",
+        "cpu, cuda: each rank takes one of its machine's GPUs in turn, or sim: a simulated device, "
+        "for tests"),
     KEY("train.workers", INT, train.workers, "0", "threads per rank; 0: its share of the cores"),
     KEY("train.checkpoint_every", INT, train.checkpoint_every, "0", "steps; 0: only at the end"),
 
@@ -117,6 +120,8 @@ static const struct key keys[] = {
         "activation slots per actor; 0: the pipeline's depth"),
 
     KEY("comm.provider", TEXT, comm.provider, "auto", "auto, shm, tcp or mpi"),
+    KEY("comm.serialize", TEXT, comm.serialize, "auto",
+        "one lane of collectives at a time on a GPU: true, false, or auto: where ranks share one"),
     KEY("comm.stall_s", DOUBLE, comm.stall_s, "120", "seconds without progress before giving up"),
 };
 
@@ -547,6 +552,14 @@ static troupe_status check_axes(const struct troupe_config *config) {
     return TROUPE_OK;
 }
 
+static troupe_status check_serialize(const char *value) {
+    if (strcmp(value, "auto") == 0 || strcmp(value, "true") == 0 || strcmp(value, "false") == 0) {
+        return TROUPE_OK;
+    }
+    return troupe_fail(TROUPE_ERROR_INVALID, "comm.serialize is %s; it must be auto, true or false",
+                       value);
+}
+
 static troupe_status check_train(const struct troupe_config *config) {
     TROUPE_TRY(at_least("train.steps", config->train.steps, 0));
     TROUPE_TRY(at_least("train.microbatches", config->train.microbatches, 1));
@@ -569,7 +582,9 @@ static troupe_status check_train(const struct troupe_config *config) {
                            "train.lr, lr_min and clip must not be negative, and eps not zero");
     }
     TROUPE_TRY(must_be("train.dtype", config->train.dtype, "float32"));
-    return must_be("train.device", config->train.device, "cpu");
+    enum troupe_device_kind kind = TROUPE_DEVICE_CPU;
+    troupe_status status = troupe_device_kind_find(config->train.device, &kind);
+    return status == TROUPE_OK ? TROUPE_OK : troupe_fail_in(status, "train.device");
 }
 
 /* Ranks that the config names must not be passed over in silence. */
@@ -594,6 +609,7 @@ troupe_status troupe_config_resolve(struct troupe_config *config) {
     TROUPE_TRY(at_least("schedule.look_ahead", config->schedule.look_ahead, 1));
     TROUPE_TRY(at_least("schedule.credits", config->schedule.credits, 1));
     TROUPE_TRY(at_least("schedule.slots", config->schedule.slots, 0));
+    TROUPE_TRY(check_serialize(config->comm.serialize));
     if (!(config->comm.stall_s > 0 && config->comm.stall_s <= seconds_max)) {
         return troupe_fail(TROUPE_ERROR_INVALID, "comm.stall_s is %g; it must be above 0, to %g",
                            config->comm.stall_s, seconds_max);

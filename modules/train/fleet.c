@@ -40,7 +40,8 @@ static troupe_status create_part(struct troupe_fleet *fleet, int module) {
         .generation = o->generation,
         .samples = o->samples,
         .source = o->source,
-        .stream = o->stream,
+        .device = o->device,
+        .lane = fleet->lane,
         .comm = o->comm,
     };
     return troupe_part_create(&options, &fleet->parts[module]);
@@ -75,6 +76,7 @@ static troupe_status spawn_module(struct troupe_fleet *fleet, int index) {
             .stage_count = module->pp,
             .dp = dp,
             .argument = fleet->parts[index],
+            .stream = fleet->parts[index] != NULL ? fleet->parts[index]->stream : NULL,
         };
         status = troupe_spawn(fleet->runtime, &options, &fleet->gangs[index][i]);
     }
@@ -158,6 +160,7 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
         .look_ahead = config->schedule.look_ahead,
         .stall_ns = (int64_t)(config->comm.stall_s * 1e9),
         .trace = fleet->options.trace,
+        .serialize = fleet->serialize,
     };
     TROUPE_TRY(troupe_runtime_create(fleet->options.comm, &options, &fleet->runtime));
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
@@ -166,9 +169,56 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
     return add_boundaries(fleet);
 }
 
-static troupe_status build(struct troupe_fleet *fleet) {
-    for (int i = 0; i < TROUPE_CONFIG_MODULES && !fleet->options.outline; i++) {
+/* All groups of this rank's parts get their device. */
+static troupe_status open_groups(struct troupe_fleet *fleet) {
+    enum { GROUPS = 3 };
+    troupe_group *groups[TROUPE_CONFIG_MODULES * GROUPS];
+    int count = 0;
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        const struct troupe_part *part = fleet->parts[i];
+        if (part != NULL) {
+            groups[count++] = part->tp;
+            groups[count++] = part->sums.dp;
+            groups[count++] = part->sums.tied;
+        }
+    }
+    return troupe_groups_open_device(
+        fleet->options.comm, fleet->options.device, groups, count,
+        &(struct troupe_group_device_options){.choice = &fleet->collectives});
+}
+
+/* Staged sums make the host wait, and ranks that share a GPU may not have room for two lanes. */
+static troupe_status choose_lanes(struct troupe_fleet *fleet) {
+    const char *wanted = fleet->options.config->comm.serialize;
+    bool staged = strcmp(fleet->collectives.engine, "staged") == 0;
+    if (fleet->lane == NULL) {
+        return TROUPE_OK;
+    }
+    if (staged && strcmp(wanted, "false") == 0) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "comm.serialize is false, but sums over ranks go through host memory "
+                           "here and hold up the rank; use auto or true");
+    }
+    fleet->serialize = strcmp(wanted, "true") == 0 ||
+                       (strcmp(wanted, "auto") == 0 && (staged || fleet->collectives.shared));
+    return TROUPE_OK;
+}
+
+static troupe_status create_parts(struct troupe_fleet *fleet) {
+    troupe_device *device = fleet->options.device;
+    if (!troupe_device_is_host(device)) {
+        TROUPE_TRY(troupe_stream_create(device, &fleet->lane));
+    }
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         TROUPE_TRY(create_part(fleet, i));
+    }
+    TROUPE_TRY(open_groups(fleet));
+    return choose_lanes(fleet);
+}
+
+static troupe_status build(struct troupe_fleet *fleet) {
+    if (!fleet->options.outline) {
+        TROUPE_TRY(create_parts(fleet));
     }
     return create_runtime(fleet);
 }
@@ -206,6 +256,7 @@ void troupe_fleet_destroy(struct troupe_fleet *fleet) {
         troupe_part_destroy(fleet->parts[i]);
         troupe_free(fleet->gangs[i]);
     }
+    troupe_stream_destroy(fleet->lane);
     troupe_plan_destroy(fleet->plan);
     troupe_free(fleet);
 }
@@ -242,7 +293,7 @@ troupe_status troupe_fleet_draw_weights(struct troupe_fleet *fleet) {
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         const struct troupe_part *part = fleet->parts[i];
         if (part != NULL) {
-            TROUPE_TRY(troupe_parameters_init(fleet->options.stream, part->stage->parameters,
+            TROUPE_TRY(troupe_parameters_init(part->stream, part->stage->parameters,
                                               part->stage->parameter_count,
                                               (uint64_t)fleet->options.config->train.seed));
         }
@@ -256,6 +307,22 @@ troupe_status troupe_fleet_start(struct troupe_fleet *fleet) {
 
 /* ---- steps ---- */
 
+/* Waits until the parts' streams have done the step; others may still need this rank meanwhile. */
+static troupe_status wait_for_parts(struct troupe_fleet *fleet) {
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        troupe_status status = TROUPE_AGAIN;
+        while (fleet->parts[i] != NULL &&
+               (status = troupe_part_poll_end(fleet->parts[i])) == TROUPE_AGAIN) {
+            if (troupe_comm_progress(fleet->options.comm) == 0) {
+                troupe_comm_idle(fleet->options.comm);
+            }
+            TROUPE_TRY(troupe_comm_failure(fleet->options.comm));
+        }
+        TROUPE_TRY(fleet->parts[i] != NULL ? status : TROUPE_OK);
+    }
+    return TROUPE_OK;
+}
+
 troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step) {
     troupe_sample_plan_set_step(fleet->options.samples, step);
     for (int i = 0; i < fleet->boundary_count; i++) {
@@ -266,7 +333,13 @@ troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step) {
             TROUPE_TRY(troupe_stage_begin_step(fleet->parts[i]->stage));
         }
     }
-    return troupe_runtime_step(fleet->runtime, step);
+    TROUPE_TRY(troupe_runtime_step(fleet->runtime, step));
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        if (fleet->parts[i] != NULL) {
+            TROUPE_TRY(troupe_part_enqueue_end(fleet->parts[i]));
+        }
+    }
+    return wait_for_parts(fleet);
 }
 
 troupe_status troupe_fleet_update(struct troupe_fleet *fleet,

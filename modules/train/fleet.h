@@ -20,6 +20,7 @@
 #define TROUPE_MODULES_TRAIN_FLEET_H
 
 #include "actors/runtime.h"
+#include "comm/group_stream.h"
 #include "modules/optim/optimizer.h"
 #include "modules/train/boundary.h"
 #include "modules/train/part.h"
@@ -31,7 +32,7 @@ extern "C" {
 struct troupe_fleet_options {
     const struct troupe_config *config;
     troupe_comm *comm;
-    troupe_stream *stream;
+    troupe_device *device;
     troupe_source *source;
     troupe_sample_plan *samples;
     int generation;             /* 0 or 1 */
@@ -47,6 +48,9 @@ struct troupe_fleet {
     int *gangs[TROUPE_CONFIG_MODULES];                /* by stage * dp + shard */
     struct troupe_boundary *boundaries;
     int boundary_count;
+    troupe_stream *lane; /* of the sums of gradients; NULL: on the host */
+    struct troupe_group_device_choice collectives;
+    bool serialize; /* one lane at a time */
     troupe_runtime *runtime;
 };
 
@@ -61,7 +65,7 @@ troupe_status troupe_fleet_prepare_samples(struct troupe_fleet *fleet, int64_t f
 troupe_status troupe_fleet_draw_weights(struct troupe_fleet *fleet);
 troupe_status troupe_fleet_start(struct troupe_fleet *fleet);
 
-/* All tasks of a step but the update. */
+/* All tasks of a step but the update, done on the device, too: here the host waits for it. */
 troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step);
 troupe_status troupe_fleet_update(struct troupe_fleet *fleet,
                                   const struct troupe_optimizer_step *update);

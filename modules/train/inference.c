@@ -63,7 +63,8 @@ static troupe_status load_weights(troupe_inference *model, const char *checkpoin
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         struct troupe_parameter *parameters = NULL;
         int count = model->classes[i]->parameters(model->modules[i], &parameters);
-        TROUPE_TRY(troupe_checkpoint_read_weights(checkpoint, parameters, count));
+        struct troupe_checkpoint_shard shard = {.parameters = parameters, .count = count};
+        TROUPE_TRY(troupe_checkpoint_read_weights(checkpoint, &shard));
     }
     return TROUPE_OK;
 }

@@ -25,8 +25,8 @@ static int edge_count(const struct troupe_fleet *fleet) {
     return count < TROUPE_REPORT_EDGES_MAX ? count : TROUPE_REPORT_EDGES_MAX;
 }
 
-static troupe_status add_part(const struct troupe_fleet *fleet, struct troupe_part *part,
-                              struct totals *totals) {
+static void add_part(const struct troupe_fleet *fleet, const struct troupe_part *part,
+                     struct totals *totals) {
     const struct troupe_stage *stage = part->stage;
     struct troupe_gang_times times =
         troupe_runtime_gang_times(fleet->runtime, troupe_fleet_gang(fleet, part));
@@ -37,7 +37,7 @@ static troupe_status add_part(const struct troupe_fleet *fleet, struct troupe_pa
     for (int k = 0; stage->options.shard.tp_index == 0 && k < stage->microbatch_count; k++) {
         totals->loss += stage->loss_sums[k];
     }
-    return troupe_part_square_sum(part, &totals->squares[part->module]);
+    totals->squares[part->module] += troupe_part_square_sum(part);
 }
 
 static troupe_status find_totals(const struct troupe_report_options *o, struct totals *totals) {
@@ -45,7 +45,7 @@ static troupe_status find_totals(const struct troupe_report_options *o, struct t
     memset(totals, 0, sizeof *totals);
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         if (fleet->parts[i] != NULL) {
-            TROUPE_TRY(add_part(fleet, fleet->parts[i], totals));
+            add_part(fleet, fleet->parts[i], totals);
         }
     }
     for (int e = 0; e < edge_count(fleet); e++) {

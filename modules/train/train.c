@@ -18,7 +18,6 @@ struct troupe_train {
     struct troupe_train_options options;
     const struct troupe_config *config;
     troupe_device *device;
-    troupe_stream *stream;
     troupe_source *source;
     troupe_sample_plan *samples;
     troupe_group *world;
@@ -42,11 +41,27 @@ static troupe_status check_seed(const troupe_train *train,
     return TROUPE_OK;
 }
 
+/* This rank among those of its host: ranks take the GPUs in turn. */
+static int index_on_host(troupe_comm *comm) {
+    int index = 0, rank = troupe_comm_rank(comm);
+    for (int r = 0; r < rank; r++) {
+        index += troupe_comm_host(comm, r) == troupe_comm_host(comm, rank);
+    }
+    return index;
+}
+
 static troupe_status open_device(troupe_train *train) {
-    TROUPE_TRY(troupe_device_open(
-        TROUPE_DEVICE_CPU, &(struct troupe_device_options){.workers = train->options.workers},
-        &train->device));
-    return troupe_stream_create(train->device, &train->stream);
+    enum { SIMULATED_DELAY_NS = 100000 };
+    enum troupe_device_kind kind = TROUPE_DEVICE_CPU;
+    TROUPE_TRY(troupe_device_kind_find(train->config->train.device, &kind));
+    int count = troupe_device_count(kind), index = index_on_host(train->options.comm);
+    return troupe_device_open(
+        kind,
+        &(struct troupe_device_options){.index = count > 0 ? index % count : 0,
+                                        .workers = train->options.workers,
+                                        .seed = (uint64_t)index,
+                                        .delay_ns_max = SIMULATED_DELAY_NS},
+        &train->device);
 }
 
 static troupe_status open_samples(troupe_train *train,
@@ -73,7 +88,7 @@ static troupe_status create_fleet(troupe_train *train) {
     TROUPE_TRY(troupe_plan_create(train->config, troupe_comm_size(train->options.comm), &plan));
     struct troupe_fleet_options options = {.config = train->config,
                                            .comm = train->options.comm,
-                                           .stream = train->stream,
+                                           .device = train->device,
                                            .source = train->source,
                                            .samples = train->samples,
                                            .trace = troupe_timeline_trace(train->timeline)};
@@ -86,14 +101,23 @@ static troupe_status attach_timeline(troupe_train *train) {
     return troupe_timeline_attach(train->timeline, graph);
 }
 
+static struct troupe_checkpoint_shard shard_of(const struct troupe_part *part) {
+    return (struct troupe_checkpoint_shard){
+        .parameters = part->stage->parameters,
+        .count = part->stage->parameter_count,
+        .optimizer = part->optimizer,
+        .stream = part->stream,
+        .tp_index = part->stage->options.shard.tp_index,
+        .dp_index = part->stage->options.dp_index,
+    };
+}
+
 static troupe_status read_checkpoint(const struct troupe_fleet *fleet, const char *path) {
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
-        const struct troupe_part *part = fleet->parts[i];
-        if (part != NULL) {
-            TROUPE_TRY(troupe_checkpoint_read_weights(path, part->stage->parameters,
-                                                      part->stage->parameter_count));
-            TROUPE_TRY(troupe_checkpoint_read_moments(
-                path, part->stage->parameters, part->stage->parameter_count, part->optimizer));
+        if (fleet->parts[i] != NULL) {
+            struct troupe_checkpoint_shard shard = shard_of(fleet->parts[i]);
+            TROUPE_TRY(troupe_checkpoint_read_weights(path, &shard));
+            TROUPE_TRY(troupe_checkpoint_read_moments(path, &shard));
         }
     }
     return TROUPE_OK;
@@ -150,7 +174,6 @@ void troupe_train_destroy(troupe_train *train) {
     troupe_group_destroy(train->world);
     troupe_sample_plan_destroy(train->samples);
     troupe_source_destroy(train->source);
-    troupe_stream_destroy(train->stream);
     troupe_device_close(train->device);
     troupe_free(train);
 }
@@ -198,15 +221,8 @@ troupe_status troupe_train_save(troupe_train *train) {
     struct troupe_checkpoint_shard shards[TROUPE_CONFIG_MODULES];
     int count = 0;
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
-        const struct troupe_part *part = train->fleet->parts[i];
-        if (part != NULL) {
-            shards[count++] = (struct troupe_checkpoint_shard){
-                .parameters = part->stage->parameters,
-                .count = part->stage->parameter_count,
-                .optimizer = part->optimizer,
-                .tp_index = part->stage->options.shard.tp_index,
-                .dp_index = part->stage->options.dp_index,
-            };
+        if (train->fleet->parts[i] != NULL) {
+            shards[count++] = shard_of(train->fleet->parts[i]);
         }
     }
     return troupe_checkpoint_save(&(struct troupe_checkpoint){

@@ -88,9 +88,8 @@ static void expect_moments(float *value, float *first, float *second, double x) 
 static void model_read(struct model *model, const char *path) {
     for (int i = 0; i < MODULES; i++) {
         const struct troupe_checkpoint_shard *shard = &model->shards[i];
-        EXPECT_OK(troupe_checkpoint_read_weights(path, shard->parameters, shard->count));
-        EXPECT_OK(troupe_checkpoint_read_moments(path, shard->parameters, shard->count,
-                                                 shard->optimizer));
+        EXPECT_OK(troupe_checkpoint_read_weights(path, shard));
+        EXPECT_OK(troupe_checkpoint_read_moments(path, shard));
     }
 }
 
