@@ -698,7 +698,8 @@ static troupe_status make_tickets(troupe_runtime *runtime) {
         reductions += runtime->graph_methods[m].lane == TROUPE_LANE_REDUCTION &&
                       troupe_gang_of(runtime, m)->member != TROUPE_NOBODY;
     }
-    runtime->ticket_capacity = runtime->options.look_ahead + TROUPE_REDUCTIONS_AHEAD * reductions;
+    runtime->ticket_capacity =
+        runtime->options.look_ahead + TROUPE_TICKETS_OVER + TROUPE_REDUCTIONS_AHEAD * reductions;
     TROUPE_TRY(TROUPE_NEW(&runtime->tickets, runtime->ticket_capacity));
     TROUPE_TRY(TROUPE_NEW(&runtime->late, runtime->ticket_capacity));
     return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);

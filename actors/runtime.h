@@ -48,7 +48,7 @@ struct troupe_runtime_options {
      * have. For collectives that hold up a stream or the host, where the lanes may not fit side by
      * side, e.g. on ranks that share a GPU. */
     bool serialize;
-    int generation;    /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
+    int generation; /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
     /* Gets an event for each task that this rank has done: the method's index in the task graph,
      * the firing of the step, and when it ran; in the reduction lane from the post to the
      * completion. NULL: none. Borrowed. */

@@ -248,6 +248,7 @@ struct troupe_runtime {
     int edge_count, edge_capacity;
 
     struct troupe_graph graph;
+    struct troupe_graph_index *graph_index;
     struct troupe_gang *graph_gangs;
     struct troupe_method *graph_methods;
     struct troupe_edge *graph_edges;

@@ -242,6 +242,7 @@ static troupe_status open_bells(troupe_process *process) {
     process->bells_bytes = bells_bytes(bootstrap);
     troupe_status status = TROUPE_OK;
     if (process->comm.rank == first) {
+        shm_unlink(name); /* of a process with this number that was killed in between */
         status = map_bells(process, name, O_CREAT | O_EXCL);
     }
     status = agree(process, status);
@@ -402,8 +403,8 @@ troupe_status troupe_process_init(troupe_process *process, const struct troupe_c
     return troupe_watch_open(&process->watch, bootstrap);
 }
 
-/* While the others are still on their way to the end, this rank serves them. */
-static bool serve_last(void *arg) {
+/* While the others are still on their way to the meeting, this rank serves them. */
+static bool serve(void *arg) {
     troupe_process *process = arg;
     if (process->comm.failure != TROUPE_OK) {
         return false;
@@ -413,13 +414,27 @@ static bool serve_last(void *arg) {
     return troupe_watch_look(&process->watch) < 0;
 }
 
+troupe_status troupe_process_greet(troupe_process *process) {
+    for (int r = 0; r < process->comm.size; r++) {
+        struct troupe_frame *frame = &process->lanes[r].credit_frame;
+        bool sent = r == process->comm.rank;
+        fill_frame(process, frame, r, TROUPE_FRAME_CREDIT, "", 0);
+        while (!sent || frame->busy) {
+            sent = sent || transmit(process, frame) == TROUPE_OK;
+            if (!serve(process)) {
+                return troupe_fail(TROUPE_ERROR_PEER, "rank %d was not reached", r);
+            }
+        }
+    }
+    return troupe_bootstrap_meet(&process->bootstrap, serve, process, patience_ns_max);
+}
+
 /* The launcher may end all processes as soon as one ends without the others. So the rank that
  * aborted, and has yet to say why, does not wait as long as those it told. */
 bool troupe_process_meet(troupe_process *process) {
     int64_t patience_ns = process->comm.ends_job ? patience_ns_max / 4 : patience_ns_max;
     return process->comm.failure != TROUPE_ERROR_PEER &&
-           troupe_bootstrap_meet(&process->bootstrap, serve_last, process, patience_ns) ==
-               TROUPE_OK;
+           troupe_bootstrap_meet(&process->bootstrap, serve, process, patience_ns) == TROUPE_OK;
 }
 
 void troupe_process_fini(troupe_process *process) {

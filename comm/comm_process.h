@@ -122,6 +122,9 @@ troupe_status troupe_process_init(troupe_process *process, const struct troupe_c
                                   const struct troupe_comm_backend *backend,
                                   const struct troupe_comm_options *options,
                                   struct troupe_bootstrap *bootstrap);
+/* Sends one empty frame to every rank and waits until all have done so: afterwards every pair of
+ * ranks is connected. Collective, at the end of opening. */
+troupe_status troupe_process_greet(troupe_process *process);
 /* Before the end: waits for the other ranks, polling the carrier; not for long if the endpoint has
  * failed. False: not all have come. */
 bool troupe_process_meet(troupe_process *process);

@@ -11,6 +11,7 @@
 #include <cuda_runtime_api.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "comm/group_internal.h"
@@ -21,7 +22,6 @@
 #include "runtime/device_cuda.h"
 #include "runtime/log.h"
 #include "runtime/memory.h"
-#include "runtime/options.h"
 
 struct nccl_group {
     struct troupe_comm_poller poller; /* first: the poller is the group */
@@ -316,8 +316,11 @@ static troupe_status prepare(troupe_comm *comm, const struct troupe_group_device
         char host[64];
         int rank = troupe_comm_rank(comm);
         snprintf(host, sizeof host, "troupe-%d-%d", troupe_comm_host(comm, rank), devices->before);
-        const char *holds = troupe_options_set_foreign("NCCL_HOSTID", host);
-        TROUPE_LOG_INFO("comm", "ranks share GPUs; NCCL_HOSTID of rank %d is %s", rank, holds);
+        setenv("NCCL_HOSTID", host, 0); /* nccl's */
+        TROUPE_LOG_INFO("comm",
+                        "ranks share GPUs; rank %d calls itself %s to nccl unless "
+                        "NCCL_HOSTID was set",
+                        rank, host);
     }
     return TROUPE_OK;
 }

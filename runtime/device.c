@@ -186,8 +186,9 @@ void troupe_event_destroy(troupe_event *event) {
 }
 
 troupe_status troupe_event_record(troupe_event *event, troupe_stream *stream) {
-    TROUPE_ASSERT(event->device == stream->device, "event of %s recorded in a stream of %s",
-                  event->device->name, stream->device->name);
+    TROUPE_ASSERT(event->device->backend == stream->device->backend,
+                  "event of %s recorded in a stream of %s", event->device->name,
+                  stream->device->name);
     return event->device->backend->event_record(event, stream);
 }
 

@@ -132,8 +132,3 @@ void troupe_options_print(const struct troupe_options *options, FILE *file) {
         fprintf(file, " (default \"%s\"; %s)\n    %s\n", row->normal, row->accepted, row->help);
     }
 }
-
-const char *troupe_options_set_foreign(const char *name, const char *value) {
-    setenv(name, value, 0);
-    return getenv(name);
-}

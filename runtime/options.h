@@ -55,11 +55,6 @@ troupe_status troupe_options_read(struct troupe_options *out);
 /* One paragraph per option: name, value, default, accepted values, help. */
 void troupe_options_print(const struct troupe_options *options, FILE *file);
 
-/* Sets a variable that a library of another maker reads, unless the user has set it; returns the
- * value that now holds. Before the library's first call, while no other thread reads the
- * environment. */
-const char *troupe_options_set_foreign(const char *name, const char *value);
-
 #ifdef __cplusplus
 }
 #endif

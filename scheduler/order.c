@@ -11,11 +11,28 @@
 #include "scheduler/policy_internal.h"
 
 static const struct troupe_order_policy *const builtin[] = {
-    &troupe_order_fifo,
-    &troupe_order_1f1b,
+    &troupe_order_fifo,        &troupe_order_1f1b,        &troupe_order_gpipe,
+    &troupe_order_interleaved, &troupe_order_three_phase, &troupe_order_zero_bubble,
+    &troupe_order_fill,
 };
 
-int troupe_order_unbounded(const struct troupe_graph *graph, int gang) {
+troupe_status troupe_order_no_state(const struct troupe_order_setting *setting, void **state_out) {
+    (void)setting;
+    *state_out = NULL;
+    return TROUPE_OK;
+}
+
+void troupe_order_keep_state(void *state) {
+    (void)state;
+}
+
+void troupe_order_no_plan(void *state, int64_t step) {
+    (void)state;
+    (void)step;
+}
+
+int troupe_order_unbounded(const void *state, const struct troupe_graph *graph, int gang) {
+    (void)state;
     (void)graph;
     (void)gang;
     return INT_MAX;
@@ -23,7 +40,8 @@ int troupe_order_unbounded(const struct troupe_graph *graph, int gang) {
 
 static bool is_complete(const void *table) {
     const struct troupe_order_policy *policy = table;
-    return policy->in_flight != NULL && policy->pick != NULL;
+    return policy->create != NULL && policy->destroy != NULL && policy->begin_step != NULL &&
+           policy->in_flight != NULL && policy->pick != NULL;
 }
 
 troupe_status troupe_order_find(const char *name, const struct troupe_order_policy **out) {
@@ -32,7 +50,7 @@ troupe_status troupe_order_find(const char *name, const struct troupe_order_poli
         .symbol = "troupe_order_policy",
         .builtin = (const void *const *)builtin,
         .builtin_count = TROUPE_COUNT_OF(builtin),
-        .required = "name, in_flight or pick",
+        .required = "one of its slots",
         .complete = is_complete,
     };
     const void *table = NULL;

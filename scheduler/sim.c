@@ -83,6 +83,7 @@ struct troupe_sim {
     struct troupe_sim_options options;
     int64_t step;
     int64_t now_ns;
+    struct troupe_graph_index *index;
     int *conductor_of;
     troupe_engine **engines; /* by conductor; NULL: the rank conducts nothing */
     troupe_traffic *traffic; /* NULL: edge_ns */
@@ -683,7 +684,7 @@ troupe_status troupe_sim_run(troupe_sim *sim, struct troupe_sim_result *out) {
     sim->step++;
     for (int r = 0; r < sim->graph->rank_count; r++) {
         if (sim->engines[r] != NULL) {
-            troupe_engine_begin_step(sim->engines[r], sim->step);
+            TROUPE_TRY(troupe_engine_begin_step(sim->engines[r], sim->step));
             carry_over(sim, r);
             pump(sim, r);
         }
@@ -813,7 +814,7 @@ static troupe_status make_ranks(troupe_sim *sim) {
     }
     troupe_free(reductions_of);
     int look_ahead = sim->options.look_ahead > 0 ? sim->options.look_ahead : LOOK_AHEAD_DEFAULT;
-    sim->queue_capacity = look_ahead + TROUPE_REDUCTIONS_AHEAD * reductions;
+    sim->queue_capacity = look_ahead + TROUPE_TICKETS_OVER + TROUPE_REDUCTIONS_AHEAD * reductions;
     TROUPE_TRY(TROUPE_NEW(&sim->ranks, graph->rank_count));
     TROUPE_TRY(TROUPE_NEW(&sim->lane_free_ns, graph->rank_count));
     TROUPE_TRY(TROUPE_NEW(&sim->queue_memory, graph->rank_count * sim->queue_capacity));
@@ -842,18 +843,24 @@ static troupe_status make_heap(troupe_sim *sim) {
 static troupe_status make_engines(troupe_sim *sim) {
     const struct troupe_graph *graph = sim->graph;
     const struct troupe_sim_options *o = &sim->options;
+    const troupe_engine *peer = NULL;
     TROUPE_TRY(TROUPE_NEW(&sim->conductor_of, graph->rank_count));
     TROUPE_TRY(TROUPE_NEW(&sim->engines, graph->rank_count));
+    TROUPE_TRY(troupe_graph_index_create(graph, &sim->index));
     troupe_graph_conductors(graph, sim->conductor_of);
     for (int g = 0; g < graph->gang_count; g++) {
         int r = sim->conductor_of[graph->gangs[g].ranks[0]];
         if (sim->engines[r] == NULL) {
             const struct troupe_engine_options options = {.conductor = r,
+                                                          .index = sim->index,
                                                           .look_ahead = o->look_ahead,
                                                           .order = o->order,
+                                                          .costs = o->costs,
+                                                          .peer = peer,
                                                           .receivers = o->receivers,
                                                           .arg = o->arg};
             TROUPE_TRY(troupe_engine_create(graph, &options, &sim->engines[r]));
+            peer = sim->engines[r];
         }
     }
     return TROUPE_OK;
@@ -894,6 +901,7 @@ void troupe_sim_destroy(troupe_sim *sim) {
         troupe_engine_destroy(sim->engines[r]);
     }
     troupe_traffic_destroy(sim->traffic);
+    troupe_graph_index_destroy(sim->index);
     troupe_free(sim->conductor_of);
     troupe_free(sim->engines);
     troupe_free(sim->ranks);

@@ -3,18 +3,15 @@
 
 #include <stdio.h>
 
-/* What the lowest rank that failed tells the others. */
-struct failure {
-    int32_t status;
-    char text[1020];
-};
-
+/* The last error of the member `index` becomes everyone's. */
 static troupe_status spread_failure(troupe_group *group, int index, troupe_status status) {
-    struct failure failure = {.status = status};
-    snprintf(failure.text, sizeof failure.text, "%s", troupe_last_error());
-    TROUPE_TRY(troupe_group_broadcast(group, index, &failure, sizeof failure));
-    return troupe_fail((troupe_status)failure.status, "rank %d: %s",
-                       troupe_group_rank(group, index), failure.text);
+    char text[1024];
+    bool mine = index == troupe_group_index(group);
+    snprintf(text, sizeof text, "%s", troupe_last_error());
+    TROUPE_TRY(troupe_group_broadcast(group, index, text, sizeof text));
+    return mine ? status
+                : troupe_fail(TROUPE_ERROR_ABORTED, "rank %d: %s", troupe_group_rank(group, index),
+                              text);
 }
 
 troupe_status troupe_agree(troupe_group *group, troupe_status status, uint64_t fingerprint) {

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * One verdict for all ranks about what each did alone: if it failed on one, it has failed on all,
- * with the sentence of the lowest rank that failed.
+ * and all know the sentence of the lowest rank that failed.
  *
  *     troupe_status status = prepare(...);                              (on this rank)
  *     TROUPE_TRY(troupe_agree(world, status, hash));                    (on all)
  *
  * Ownership: none. Threads: the rank's thread; collective over the group, also a barrier.
- * Failure: the failure of that rank, "rank 2: ..."; ERROR_INVALID if the ranks did different
- * things; the transport's. Does not allocate.
+ * Failure: on that rank its own; on the others ERROR_ABORTED, "rank 2: ..."; on all ERROR_INVALID
+ * if they did different things; the transport's. Does not allocate.
  */
 #ifndef TROUPE_MODULES_TRAIN_AGREE_H
 #define TROUPE_MODULES_TRAIN_AGREE_H
@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-enum { TROUPE_AGREE_BYTES = 4 * sizeof(uint64_t) }; /* bytes_max of the group, at least */
+enum { TROUPE_AGREE_BYTES = 3 * sizeof(uint64_t) }; /* bytes_max of the group, at least */
 
 /* A failed rank's sentence is its last error. fingerprint: of what was done, equal on all ranks
  * that did the same; those that failed are not asked. */

@@ -38,6 +38,7 @@ static troupe_status create_part(struct troupe_fleet *fleet, int module) {
         .tp = troupe_mesh_coordinate(mesh, fleet->rank, TROUPE_TP),
         .slots = slots_of(fleet, module, stage),
         .generation = o->generation,
+        .alone = o->alone,
         .samples = o->samples,
         .source = o->source,
         .device = o->device,
@@ -152,6 +153,15 @@ static troupe_status add_boundaries(struct troupe_fleet *fleet) {
 
 /* ---- life ---- */
 
+/* Staged sums make the host wait, and ranks that share a GPU may not have room for two lanes. */
+static bool serializes(const struct troupe_fleet *fleet) {
+    const struct troupe_fleet_options *o = &fleet->options;
+    const char *wanted = o->config->comm.serialize;
+    bool must = strcmp(o->collectives.engine, "staged") == 0;
+    return must || strcmp(wanted, "true") == 0 ||
+           (strcmp(wanted, "auto") == 0 && o->collectives.shared);
+}
+
 static troupe_status create_runtime(struct troupe_fleet *fleet) {
     const struct troupe_config *config = fleet->options.config;
     struct troupe_runtime_options options = {
@@ -160,7 +170,8 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
         .look_ahead = config->schedule.look_ahead,
         .stall_ns = (int64_t)(config->comm.stall_s * 1e9),
         .trace = fleet->options.trace,
-        .serialize = fleet->serialize,
+        .serialize = serializes(fleet),
+        .generation = fleet->options.generation,
     };
     TROUPE_TRY(troupe_runtime_create(fleet->options.comm, &options, &fleet->runtime));
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
@@ -182,38 +193,20 @@ static troupe_status open_groups(struct troupe_fleet *fleet) {
             groups[count++] = part->sums.tied;
         }
     }
-    return troupe_groups_open_device(
-        fleet->options.comm, fleet->options.device, groups, count,
-        &(struct troupe_group_device_options){.choice = &fleet->collectives});
-}
-
-/* Staged sums make the host wait, and ranks that share a GPU may not have room for two lanes. */
-static troupe_status choose_lanes(struct troupe_fleet *fleet) {
-    const char *wanted = fleet->options.config->comm.serialize;
-    bool staged = strcmp(fleet->collectives.engine, "staged") == 0;
-    if (fleet->lane == NULL) {
-        return TROUPE_OK;
-    }
-    if (staged && strcmp(wanted, "false") == 0) {
-        return troupe_fail(TROUPE_ERROR_INVALID,
-                           "comm.serialize is false, but sums over ranks go through host memory "
-                           "here and hold up the rank; use auto or true");
-    }
-    fleet->serialize = strcmp(wanted, "true") == 0 ||
-                       (strcmp(wanted, "auto") == 0 && (staged || fleet->collectives.shared));
-    return TROUPE_OK;
+    return troupe_groups_open_device(fleet->options.comm, fleet->options.device, groups, count,
+                                     NULL);
 }
 
 static troupe_status create_parts(struct troupe_fleet *fleet) {
     troupe_device *device = fleet->options.device;
+    TROUPE_TRY(troupe_stream_create(device, &fleet->stream));
     if (!troupe_device_is_host(device)) {
         TROUPE_TRY(troupe_stream_create(device, &fleet->lane));
     }
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         TROUPE_TRY(create_part(fleet, i));
     }
-    TROUPE_TRY(open_groups(fleet));
-    return choose_lanes(fleet);
+    return TROUPE_OK;
 }
 
 static troupe_status build(struct troupe_fleet *fleet) {
@@ -243,11 +236,16 @@ troupe_status troupe_fleet_create(const struct troupe_fleet_options *options,
     return TROUPE_OK;
 }
 
+void troupe_fleet_stop(struct troupe_fleet *fleet) {
+    troupe_runtime_destroy(fleet->runtime);
+    fleet->runtime = NULL;
+}
+
 void troupe_fleet_destroy(struct troupe_fleet *fleet) {
     if (fleet == NULL) {
         return;
     }
-    troupe_runtime_destroy(fleet->runtime);
+    troupe_fleet_stop(fleet);
     for (int i = 0; i < fleet->boundary_count; i++) {
         troupe_boundary_fini(&fleet->boundaries[i]);
     }
@@ -257,6 +255,7 @@ void troupe_fleet_destroy(struct troupe_fleet *fleet) {
         troupe_free(fleet->gangs[i]);
     }
     troupe_stream_destroy(fleet->lane);
+    troupe_stream_destroy(fleet->stream);
     troupe_plan_destroy(fleet->plan);
     troupe_free(fleet);
 }
@@ -302,6 +301,7 @@ troupe_status troupe_fleet_draw_weights(struct troupe_fleet *fleet) {
 }
 
 troupe_status troupe_fleet_start(struct troupe_fleet *fleet) {
+    TROUPE_TRY(open_groups(fleet));
     return troupe_runtime_start(fleet->runtime);
 }
 
@@ -352,7 +352,43 @@ troupe_status troupe_fleet_update(struct troupe_fleet *fleet,
     return TROUPE_OK;
 }
 
+troupe_status troupe_fleet_drain(const struct troupe_fleet *fleet) {
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        if (fleet->parts[i] != NULL) {
+            TROUPE_TRY(troupe_stream_synchronize(fleet->parts[i]->stream));
+        }
+    }
+    return TROUPE_OK;
+}
+
 /* ---- queries ---- */
+
+static void add_state(const struct troupe_part *part, const struct troupe_state_map *map,
+                      struct troupe_state_part *parts) {
+    int hint = 0;
+    for (int i = 0; i < part->stage->parameter_count; i++) {
+        const struct troupe_parameter *parameter = &part->stage->parameters[i];
+        struct troupe_moments moments = troupe_optimizer_moments(part->optimizer, i);
+        int tensor = troupe_state_map_find(map, parameter->spec.name, hint);
+        parts[tensor] =
+            (struct troupe_state_part){.data = {[TROUPE_STATE_VALUE] = parameter->value,
+                                                [TROUPE_STATE_FIRST] = moments.first,
+                                                [TROUPE_STATE_SECOND] = moments.second}};
+        hint = tensor + 1;
+    }
+}
+
+troupe_status troupe_fleet_state(const struct troupe_fleet *fleet,
+                                 const struct troupe_state_map *map,
+                                 struct troupe_state_part **out) {
+    TROUPE_TRY(TROUPE_NEW(out, map->tensor_count));
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        if (fleet->parts[i] != NULL) {
+            add_state(fleet->parts[i], map, *out);
+        }
+    }
+    return TROUPE_OK;
+}
 
 int troupe_fleet_gang(const struct troupe_fleet *fleet, const struct troupe_part *part) {
     const struct troupe_module_plan *module = &fleet->plan->modules[part->module];

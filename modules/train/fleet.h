@@ -24,6 +24,7 @@
 #include "modules/optim/optimizer.h"
 #include "modules/train/boundary.h"
 #include "modules/train/part.h"
+#include "modules/train/state_move.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -33,11 +34,13 @@ struct troupe_fleet_options {
     const struct troupe_config *config;
     troupe_comm *comm;
     troupe_device *device;
+    struct troupe_group_device_choice collectives; /* of the device, see troupe_fleet_start */
     troupe_source *source;
     troupe_sample_plan *samples;
     int generation;             /* 0 or 1 */
     struct troupe_trace *trace; /* of the runtime, or NULL */
     bool outline;               /* no parts: for the task graph alone, never started */
+    bool alone;                 /* create needs no other rank: see struct troupe_group_options */
 };
 
 struct troupe_fleet {
@@ -48,9 +51,8 @@ struct troupe_fleet {
     int *gangs[TROUPE_CONFIG_MODULES];                /* by stage * dp + shard */
     struct troupe_boundary *boundaries;
     int boundary_count;
-    troupe_stream *lane; /* of the sums of gradients; NULL: on the host */
-    struct troupe_group_device_choice collectives;
-    bool serialize; /* one lane at a time */
+    troupe_stream *stream; /* of moves of the state */
+    troupe_stream *lane;   /* of the sums of gradients; NULL: on the host */
     troupe_runtime *runtime;
 };
 
@@ -64,11 +66,21 @@ troupe_status troupe_fleet_prepare_samples(struct troupe_fleet *fleet, int64_t f
 /* The initial weights of train.seed. */
 troupe_status troupe_fleet_draw_weights(struct troupe_fleet *fleet);
 troupe_status troupe_fleet_start(struct troupe_fleet *fleet);
+/* Ends the actors; the parts stay. Collective, unless the job has failed. */
+void troupe_fleet_stop(struct troupe_fleet *fleet);
 
 /* All tasks of a step but the update, done on the device, too: here the host waits for it. */
 troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step);
 troupe_status troupe_fleet_update(struct troupe_fleet *fleet,
                                   const struct troupe_optimizer_step *update);
+
+/* Where this rank keeps its boxes of the map, which is that of the fleet's plan: by tensor, freed
+ * with troupe_free. */
+troupe_status troupe_fleet_state(const struct troupe_fleet *fleet,
+                                 const struct troupe_state_map *map,
+                                 struct troupe_state_part **out);
+/* Waits for what is still in the parts' streams: the latest update. */
+troupe_status troupe_fleet_drain(const struct troupe_fleet *fleet);
 
 /* The index of the part's gang in the runtime. */
 int troupe_fleet_gang(const struct troupe_fleet *fleet, const struct troupe_part *part);

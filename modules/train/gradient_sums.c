@@ -92,8 +92,10 @@ static size_t largest_run(const struct troupe_gradient_sums *sums, bool tied) {
 static troupe_status make_groups(const struct troupe_gradient_sums_options *o,
                                  struct troupe_gradient_sums *sums) {
     const struct troupe_module_plan *module = o->module;
-    struct troupe_group_options dp = {.id = o->dp_group, .bytes_max = largest_run(sums, false)};
-    struct troupe_group_options tied = {.id = o->tied_group, .bytes_max = largest_run(sums, true)};
+    struct troupe_group_options dp = {
+        .id = o->dp_group, .bytes_max = largest_run(sums, false), .alone = o->alone};
+    struct troupe_group_options tied = {
+        .id = o->tied_group, .bytes_max = largest_run(sums, true), .alone = o->alone};
     troupe_status status = TROUPE_OK;
     int *ranks = NULL;
     TROUPE_TRY(TROUPE_NEW(&ranks, 2 * module->dp));

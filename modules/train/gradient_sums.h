@@ -28,6 +28,7 @@ struct troupe_gradient_sums_options {
     int tp;
     uint32_t dp_group; /* ids of the groups */
     uint32_t tied_group;
+    bool alone;                                /* the groups are made without their other members */
     const struct troupe_parameter *parameters; /* of the shard */
     int count;
     troupe_stream *stream; /* in which the gradients are computed */

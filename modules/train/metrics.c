@@ -84,7 +84,37 @@ static void write_schedule(FILE *file, const struct troupe_timeline_result *time
     fprintf(file, "}}");
 }
 
-troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *r) {
+/* The text may hold anything a file name may. */
+static void write_text(FILE *file, const char *text) {
+    fputc('"', file);
+    for (const unsigned char *c = (const unsigned char *)text; *c != '\0'; c++) {
+        if (*c == '"' || *c == '\\') {
+            fprintf(file, "\\%c", *c);
+        } else if (*c < 0x20) {
+            fprintf(file, "\\u%04x", *c);
+        } else {
+            fputc(*c, file);
+        }
+    }
+    fputc('"', file);
+}
+
+static void write_switches(FILE *file, const struct troupe_metrics_switch *switches, int count) {
+    for (int i = 0; i < count; i++) {
+        const struct troupe_switch_report *r = &switches[i].report;
+        fprintf(file, "%s{\"to\": ", i == 0 ? ", \"switches\": [" : ", ");
+        write_text(file, switches[i].to);
+        fprintf(file,
+                ", \"bytes_moved\": %" PRId64 ", \"bytes_bound\": %" PRId64
+                ", \"bytes_state\": %" PRId64
+                ", \"relabelled\": %d, \"plan_ms\": %.3f, \"pause_ms\": %.3f}%s",
+                r->bytes_moved, r->bytes_bound, r->bytes_state, r->relabelled, r->plan_ms,
+                r->pause_ms, i == count - 1 ? "]" : "");
+    }
+}
+
+troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *r,
+                                   const struct troupe_metrics_switch *switches, int switch_count) {
     double seconds = r->step_ms * 1e-3;
     fprintf(file, "{\"step\": %" PRId64 ", \"loss\": %.9g, \"grad_norm\": %.9g", r->step, r->loss,
             r->grad_norm);
@@ -106,6 +136,7 @@ troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *
     if (r->timeline != NULL) {
         write_schedule(file, r->timeline);
     }
+    write_switches(file, switches, switch_count);
     fprintf(file, "}\n");
     if (fflush(file) != 0) {
         return troupe_fail(TROUPE_ERROR_IO, "metrics.jsonl: %s", strerror(errno));

@@ -29,7 +29,8 @@ static troupe_status make_tp_group(struct troupe_part *part, const struct troupe
         .ranks = ranks,
         .count = module->tp,
         .id = group_id(o, GROUP_TP, o->stage * module->dp + o->dp),
-        .bytes_max = troupe_module_group_bytes(&o->config->model, rows)};
+        .bytes_max = troupe_module_group_bytes(&o->config->model, rows),
+        .alone = o->alone};
     troupe_status status = troupe_group_create(o->comm, &options, &part->tp);
     troupe_free(ranks);
     return status;
@@ -62,6 +63,7 @@ static troupe_status make_sums(struct troupe_part *part, const struct troupe_par
         .tp = o->tp,
         .dp_group = group_id(o, GROUP_DP, o->stage * module->tp + o->tp),
         .tied_group = group_id(o, GROUP_TIED, o->tp),
+        .alone = o->alone,
         .parameters = part->stage->parameters,
         .count = part->stage->parameter_count,
         .stream = part->stream,

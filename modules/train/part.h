@@ -41,6 +41,7 @@ struct troupe_part_options {
     int tp;
     int slots;
     int generation; /* 0 or 1: parts of the job that are alive at the same time differ in it */
+    bool alone;     /* its groups are made without their other members */
     const troupe_sample_plan *samples;
     troupe_source *source;
     troupe_device *device;

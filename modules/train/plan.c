@@ -200,6 +200,15 @@ int troupe_plan_dp_ranks(const struct troupe_module_plan *module, int stage, int
     return module->dp;
 }
 
+void troupe_plan_relabel(struct troupe_plan *plan, const int *rank_of_role) {
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        struct troupe_mesh *mesh = &plan->modules[i].mesh;
+        for (int r = 0; r < mesh->rank_count; r++) {
+            mesh->ranks[r] = rank_of_role[mesh->ranks[r]];
+        }
+    }
+}
+
 /* ---- in words ---- */
 
 enum { LINE_BYTES = 1024 };

@@ -48,6 +48,17 @@ struct troupe_step_report {
     } edges[TROUPE_REPORT_EDGES_MAX];
 };
 
+/* A change of placement or order between two steps, see switch.h; the same on every rank. */
+struct troupe_switch_report {
+    int64_t step;        /* steps done before it */
+    int64_t bytes_moved; /* received by all ranks together */
+    int64_t bytes_bound; /* what their ranks lacked after relabelling: no way moves less */
+    int64_t bytes_state; /* parameters and moments of all ranks */
+    int relabelled;      /* roles that another rank plays than the placement says */
+    double plan_ms;      /* layouts, relabelling, routes; of the slowest rank */
+    double pause_ms;     /* from the last step's end to the next one's beginning, likewise */
+};
+
 struct troupe_fleet;
 
 struct troupe_report_options {

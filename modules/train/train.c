@@ -3,12 +3,17 @@
 #include "modules/train/train.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "modules/train/agree.h"
 #include "modules/train/checkpoint.h"
+#include "modules/train/costs.h"
 #include "modules/train/dataset.h"
 #include "modules/train/fleet.h"
+#include "modules/train/switch.h"
+#include "runtime/check.h"
 #include "runtime/clock.h"
 #include "runtime/memory.h"
 
@@ -16,15 +21,19 @@ enum { DESCRIPTION_BYTES = 8192 };
 
 struct troupe_train {
     struct troupe_train_options options;
-    const struct troupe_config *config;
+    struct troupe_config configs[2]; /* by generation of the fleet that has it */
+    int generation;
+    const struct troupe_config *config; /* the current one */
     troupe_device *device;
+    struct troupe_group_device_choice collectives; /* on the device */
     troupe_source *source;
     troupe_sample_plan *samples;
     troupe_group *world;
     struct troupe_fleet *fleet;
     troupe_timeline *timeline;
-    int64_t position;   /* steps done */
-    uint64_t update_ns; /* that the last update took */
+    int64_t position;                   /* steps done */
+    uint64_t update_ns;                 /* that the last update took */
+    _Atomic(troupe_runtime *) reporter; /* what a signal handler may call; NULL: nothing now */
     char description[DESCRIPTION_BYTES];
 };
 
@@ -64,6 +73,20 @@ static troupe_status open_device(troupe_train *train) {
         &train->device);
 }
 
+/* Collective: by which library ranks sum on their devices, and whether some share one. */
+static troupe_status choose_collectives(troupe_train *train) {
+    TROUPE_TRY(troupe_groups_open_device(
+        train->options.comm, train->device, NULL, 0,
+        &(struct troupe_group_device_options){.choice = &train->collectives}));
+    bool staged = strcmp(train->collectives.engine, "staged") == 0;
+    if (staged && strcmp(train->config->comm.serialize, "false") == 0) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "comm.serialize is false, but sums over ranks go through host memory "
+                           "here and hold up the rank; use auto or true");
+    }
+    return TROUPE_OK;
+}
+
 static troupe_status open_samples(troupe_train *train,
                                   const struct troupe_checkpoint_state *state) {
     TROUPE_TRY(troupe_dataset_open(train->config, TROUPE_DATASET_TRAIN, &train->source));
@@ -89,6 +112,7 @@ static troupe_status create_fleet(troupe_train *train) {
     struct troupe_fleet_options options = {.config = train->config,
                                            .comm = train->options.comm,
                                            .device = train->device,
+                                           .collectives = train->collectives,
                                            .source = train->source,
                                            .samples = train->samples,
                                            .trace = troupe_timeline_trace(train->timeline)};
@@ -129,6 +153,13 @@ static void describe_line(void *arg, const char *text) {
     snprintf(train->description + used, sizeof train->description - used, "%s\n", text);
 }
 
+/* The fleet has started. */
+static void take_fleet(troupe_train *train) {
+    train->description[0] = '\0';
+    troupe_fleet_describe(train->fleet, describe_line, train);
+    atomic_store(&train->reporter, train->fleet->runtime);
+}
+
 static troupe_status build(troupe_train *train) {
     struct troupe_checkpoint_state state = {.step = 0};
     if (train->options.resume != NULL) {
@@ -137,6 +168,7 @@ static troupe_status build(troupe_train *train) {
     }
     train->position = state.step;
     TROUPE_TRY(open_device(train));
+    TROUPE_TRY(choose_collectives(train));
     TROUPE_TRY(open_samples(train, &state));
     TROUPE_TRY(create_world(train));
     TROUPE_TRY(troupe_timeline_create(train->options.comm, &train->timeline));
@@ -147,7 +179,7 @@ static troupe_status build(troupe_train *train) {
                                              : troupe_fleet_draw_weights(train->fleet));
     TROUPE_TRY(troupe_fleet_start(train->fleet));
     TROUPE_TRY(attach_timeline(train));
-    troupe_fleet_describe(train->fleet, describe_line, train);
+    take_fleet(train);
     return TROUPE_OK;
 }
 
@@ -155,7 +187,8 @@ troupe_status troupe_train_create(const struct troupe_train_options *options, tr
     troupe_train *train = NULL;
     TROUPE_TRY(TROUPE_NEW(&train, 1));
     train->options = *options;
-    train->config = options->config;
+    train->configs[0] = *options->config;
+    train->config = &train->configs[0];
     troupe_status status = build(train);
     if (status != TROUPE_OK) {
         troupe_train_destroy(train);
@@ -169,6 +202,7 @@ void troupe_train_destroy(troupe_train *train) {
     if (train == NULL) {
         return;
     }
+    atomic_store(&train->reporter, NULL);
     troupe_fleet_destroy(train->fleet);
     troupe_timeline_destroy(train->timeline);
     troupe_group_destroy(train->world);
@@ -215,6 +249,42 @@ int64_t troupe_train_position(const troupe_train *train) {
     return train->position;
 }
 
+/* ---- another placement ---- */
+
+troupe_status troupe_train_agree(troupe_train *train, troupe_status status) {
+    return troupe_agree(train->world, status, 0);
+}
+
+troupe_status troupe_train_switch(troupe_train *train, const struct troupe_config *config,
+                                  struct troupe_switch_report *report) {
+    struct troupe_config *next = &train->configs[1 - train->generation];
+    *next = *config;
+    atomic_store(&train->reporter, NULL);
+    troupe_status status =
+        troupe_switch_run(&(struct troupe_switch_options){.config = next,
+                                                          .world = train->world,
+                                                          .first_step = train->position,
+                                                          .last_step = config->train.steps},
+                          &train->fleet, report);
+    if (status != TROUPE_OK) {
+        atomic_store(&train->reporter, train->fleet->runtime);
+        return status;
+    }
+    train->generation = 1 - train->generation;
+    train->config = next;
+    status = attach_timeline(train);
+    if (status != TROUPE_OK) { /* the old fleet is gone: there is no way back */
+        troupe_comm_abort(train->options.comm, troupe_last_error());
+        return status;
+    }
+    take_fleet(train);
+    return TROUPE_OK;
+}
+
+bool troupe_train_is_alive(const troupe_train *train) {
+    return troupe_comm_failure(train->options.comm) == TROUPE_OK;
+}
+
 /* ---- saving, describing ---- */
 
 troupe_status troupe_train_save(troupe_train *train) {
@@ -235,6 +305,12 @@ troupe_status troupe_train_save(troupe_train *train) {
         .world = train->world});
 }
 
+void troupe_train_write_profile(const troupe_train *train, FILE *file) {
+    const struct troupe_timeline_result *result = troupe_timeline_result(train->timeline);
+    TROUPE_ASSERT(result != NULL, "a profile of rank %d", train->fleet->rank);
+    troupe_profile_write(file, train->fleet, &result->schedule);
+}
+
 const char *troupe_train_describe(const troupe_train *train) {
     return train->description;
 }
@@ -253,5 +329,8 @@ void troupe_train_visit(troupe_train *train,
 }
 
 void troupe_train_request_report(troupe_train *train) {
-    troupe_runtime_request_report(train->fleet->runtime);
+    troupe_runtime *runtime = atomic_load(&train->reporter);
+    if (runtime != NULL) {
+        troupe_runtime_request_report(runtime);
+    }
 }

@@ -3,8 +3,8 @@
  * What tests of communication between devices share: a job of threads or processes, each rank with
  * a device and a stream.
  *
- *     program loopback RANKS cpu|sim ENGINE          ranks are threads
- *     program PROVIDER cpu|sim|cuda ENGINE           ranks are processes, under mpiexec
+ *     program loopback RANKS cpu|sim ENGINE [MODE]        ranks are threads
+ *     program PROVIDER cpu|sim|cuda ENGINE [MODE]         ranks are processes, under mpiexec
  *
  * Where there is no such device every rank ends with status 77. A watchdog ends a test that hangs.
  */
@@ -29,7 +29,8 @@ struct device_job {
     troupe_stream *stream;
     enum troupe_device_kind kind;
     const char *engine;
-    uint64_t seed;
+    const char *mode; /* "" if none is given */
+    uint64_t seed;    /* rank 0's */
     int rank, size;
     void *arg;
 };
@@ -85,16 +86,17 @@ static inline troupe_group *job_group(struct device_job *job, const int *ranks, 
 }
 
 static inline void job_run(struct device_job *job, device_job_body body) {
-    struct troupe_device_options options = {.seed = job->seed + (uint64_t)job->rank,
-                                            .delay_ns_max = 20000};
+    struct troupe_device_options options = {.delay_ns_max = 20000};
     job->rank = troupe_comm_rank(job->comm);
     job->size = troupe_comm_size(job->comm);
+    job->world = job_group(job, NULL, 0, JOB_WORLD_ID, JOB_BYTES_MAX);
+    EXPECT_OK(troupe_group_broadcast(job->world, 0, &job->seed, sizeof job->seed));
+    options.seed = job->seed + (uint64_t)job->rank;
     if (job->kind == TROUPE_DEVICE_CUDA) { /* ranks take the GPUs in turn, or share one */
         options.index = job->rank % troupe_device_count(job->kind);
     }
     EXPECT_OK(troupe_device_open(job->kind, &options, &job->device));
     EXPECT_OK(troupe_stream_create(job->device, &job->stream));
-    job->world = job_group(job, NULL, 0, JOB_WORLD_ID, JOB_BYTES_MAX);
     body(job);
     troupe_group_destroy(job->world);
     troupe_stream_destroy(job->stream);
@@ -148,10 +150,13 @@ static inline enum troupe_device_kind job_kind(const char *name) {
 
 static inline int device_job_main(int argc, char **argv, device_job_body body) {
     bool threads = argc > 1 && strcmp(argv[1], "loopback") == 0;
-    EXPECT(argc == (threads ? 5 : 4), "usage: loopback RANKS DEVICE ENGINE, or PROVIDER DEVICE "
-                                      "ENGINE");
-    const char *device = argv[threads ? 3 : 2];
-    struct device_job job = {.kind = job_kind(device), .engine = argv[threads ? 4 : 3]};
+    int first = threads ? 3 : 2;
+    EXPECT(argc == first + 2 || argc == first + 3,
+           "usage: loopback RANKS DEVICE ENGINE [MODE], or PROVIDER DEVICE ENGINE [MODE]");
+    const char *device = argv[first];
+    struct device_job job = {.kind = job_kind(device),
+                             .engine = argv[first + 1],
+                             .mode = argc > first + 2 ? argv[first + 2] : ""};
     if (troupe_device_count(job.kind) == 0) {
         printf("skipped: there is no device of kind %s here\n", device);
         return TEST_SKIPPED;

@@ -2,7 +2,7 @@
  *
  * Collectives in stream order, on every engine alike: against exact integers in float at odd and
  * empty sizes, and bit by bit against the host groups where the order of a sum is promised
- * (ENGINE nccl+any leaves it to NCCL). device_job.h says how it is started.
+ * (MODE any leaves it to NCCL). device_job.h says how it is started.
  */
 #include "comm/group_stream.h"
 
@@ -291,12 +291,8 @@ static void what_cannot_serve_says_why(struct device_job *job) {
 /* Each rank gives its groups in an order of its own. */
 static void open_groups(struct device_job *job) {
     struct groups *g = groups_of(job);
-    const char *plus = strchr(job->engine, '+');
-    char engine[16];
-    snprintf(engine, sizeof engine, "%.*s",
-             (int)(plus != NULL ? (size_t)(plus - job->engine) : strlen(job->engine)), job->engine);
-    g->any_order = plus != NULL;
     int all[64], half[64], half_count = 0;
+    g->any_order = strcmp(job->mode, "any") == 0;
     for (int r = 0; r < job->size; r++) {
         all[r] = job->size - 1 - r;
         if (r % 2 == job->rank % 2) {
@@ -312,9 +308,9 @@ static void open_groups(struct device_job *job) {
         list[0] = g->half;
         list[2] = g->all;
     }
-    struct troupe_group_device_options options = {.engine = engine, .any_order = g->any_order};
+    struct troupe_group_device_options options = {.engine = job->engine, .any_order = g->any_order};
     EXPECT_OK(troupe_groups_open_device(job->comm, job->device, list, GROUPS, &options));
-    EXPECT_STRING(troupe_group_engine_name(g->all), job->size > 1 ? engine : "host");
+    EXPECT_STRING(troupe_group_engine_name(g->all), job->size > 1 ? job->engine : "host");
 }
 
 static void body(struct device_job *job) {

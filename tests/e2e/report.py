@@ -69,10 +69,10 @@ def claim_ranks_report_from_inside_a_collective():
     expect_it_trains_on(run)
 
 
-def stall(name, mpi_arguments):
+def stall(name, launcher_arguments):
     """Rank 3 stops for ever; returns the job and its other processes."""
     settings = dict(SETTINGS, **{"comm.stall_s": 2})
-    run = job.start(job.work(name), 4, "mpirun", settings, mpi_arguments=mpi_arguments)
+    run = job.start(job.work(name), 4, "mpirun", settings, launcher_arguments=launcher_arguments)
     return run, stop_rank(run, 3)
 
 

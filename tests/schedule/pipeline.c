@@ -127,6 +127,8 @@ static void add_llm(struct pipeline *p, int replica, int first_rank, int *first_
                                                     .module = LLM,
                                                     .stage = s,
                                                     .stage_count = stage_count(p),
+                                                    .chunk = s / o->ranks,
+                                                    .chunk_count = o->chunks,
                                                     .dp = replica},
                                first_rank + rank_of_stage(p, s), o->split);
         if (o->reduce > 0) {

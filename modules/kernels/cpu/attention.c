@@ -1,26 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Attention by tiles: QUERY_TILE rows of one head against KEY_TILE keys, scores and probabilities
- * in a scratch on the stack of the worker, products by single-threaded BLAS, softmax online over
- * key tiles (Milakov and Gimelshein, 2018; Dao et al., 2022). One part is one key/value head of one
- * segment with all query heads that share it, so gradients of keys and values have one writer.
- *
- * Keys and values are transposed once per tile: small products of a plain times a transposed matrix
- * reach 85 GFLOP/s in OpenBLAS 0.3.21 with AVX-512, plain times plain 140.
+ * in a scratch on the stack of the worker, products of one thread (product_internal.h), softmax
+ * online over key tiles (Milakov and Gimelshein, 2018; Dao et al., 2022). One part is one key/value
+ * head of one segment with all query heads that share it, so gradients of keys and values have one
+ * writer, and keys and values are packed once for all of them.
  */
-#include <cblas.h>
 #include <float.h>
 #include <string.h>
 
 #include "modules/kernels/cpu/cpu_internal.h"
 #include "modules/kernels/cpu/math_internal.h"
 #include "modules/kernels/cpu/parallel_internal.h"
+#include "modules/kernels/cpu/product_internal.h"
 
 enum {
-    QUERY_TILE = 64,
-    KEY_TILE = 256,
-    LANE = 16,                     /* float32 in a vector register */
-    TILE_STRIDE = KEY_TILE + LANE, /* not a power of two: rows would share cache sets */
+    LANE = PRODUCT_LANE,
+    QUERY_TILE = 24, /* whole strips of a product */
+    KEY_TILE = 240,  /* of which this is a multiple, as it is of whole vectors */
+    TILE_STRIDE = KEY_TILE + LANE,
 };
 
 /* A matrix in memory: rows at data + r * stride. */
@@ -29,18 +27,12 @@ struct matrix {
     int64_t stride;
 };
 
-/* c = alpha * op(a) b + beta * c; (m, k) x (k, n). */
-struct small_product {
-    enum CBLAS_TRANSPOSE transpose_a;
-    int64_t m, n, k;
-    float alpha, beta;
-};
+static struct operand plain(struct matrix x) {
+    return (struct operand){x.data, x.stride, false};
+}
 
-static void multiply(const struct small_product *p, struct matrix a, struct matrix b,
-                     struct matrix c) {
-    cblas_sgemm(CblasRowMajor, p->transpose_a, CblasNoTrans, (blasint)p->m, (blasint)p->n,
-                (blasint)p->k, p->alpha, a.data, (blasint)a.stride, b.data, (blasint)b.stride,
-                p->beta, c.data, (blasint)c.stride);
+static struct operand turned(struct matrix x) {
+    return (struct operand){x.data, x.stride, true};
 }
 
 /* Tile of keys [key, key_end) against rows [row, row_end) of query head `head`. */
@@ -74,34 +66,37 @@ static struct matrix head_rows(const struct troupe_tensor *t, int64_t row, int h
                            max_of(t->stride, t->columns)};
 }
 
-/* A transposed tile of keys or values, and whose it is. */
-struct transposed {
-    float data[TROUPE_HEAD_DIM_MAX * TILE_STRIDE]; /* (D, KEY_TILE) */
-    int64_t key;                                   /* first row; -1 holds nothing yet */
+/* Keys or values of a tile as right factor of products, and which tile it is. */
+struct packed {
+    _Alignas(64) float data[TROUPE_HEAD_DIM_MAX * KEY_TILE];
+    struct right right;
+    int64_t key; /* first row; -1 holds nothing yet */
 };
 
-static struct matrix transpose(struct transposed *to, struct matrix from, const struct tile *t) {
+/* All keys of the tile, for later rows too. op(from): (k, n) of which one extent is the keys. */
+static const struct right *pack(struct packed *to, const struct tile *t, struct operand from) {
     if (to->key != t->key) {
-        int64_t keys = min_of(KEY_TILE, t->segment_end - t->key); /* for later rows too */
-        for (int64_t j = 0; j < keys; j++) {
-            const float *row = from.data + j * from.stride;
-            for (int64_t d = 0; d < t->op->head_dim; d++) {
-                to->data[d * TILE_STRIDE + j] = row[d];
-            }
-        }
+        int64_t keys = min_of(KEY_TILE, t->segment_end - t->key);
+        int64_t dim = t->op->head_dim;
+        to->right = product_right(from, from.transposed ? dim : keys, from.transposed ? keys : dim,
+                                  to->data);
         to->key = t->key;
     }
-    return (struct matrix){to->data, TILE_STRIDE};
+    return &to->right;
 }
 
 /* scores = scale * q k^T. (rows, keys) */
-static void tile_scores(const struct tile *t, int kv_head, struct transposed *keys,
-                        struct matrix scores) {
+static void tile_scores(const struct tile *t, int kv_head, struct packed *keys, float *scores) {
     int dim = t->op->head_dim;
-    struct matrix k = transpose(keys, head_rows(&t->op->k, t->key, kv_head, dim), t);
-    multiply(&(struct small_product){CblasNoTrans, tile_rows(t), tile_keys(t), dim,
-                                     troupe_attention_scale(t->op), 0.0f},
-             head_rows(&t->op->q, t->row, t->head, dim), k, scores);
+    product_multiply(
+        &(struct product){.m = tile_rows(t),
+                          .n = tile_keys(t),
+                          .k = dim,
+                          .a = plain(head_rows(&t->op->q, t->row, t->head, dim)),
+                          .b = *pack(keys, t, turned(head_rows(&t->op->k, t->key, kv_head, dim))),
+                          .c = scores,
+                          .c_stride = TILE_STRIDE,
+                          .alpha = troupe_attention_scale(t->op)});
 }
 
 /* The segment and key/value head of a part. */
@@ -163,7 +158,8 @@ static void row_scale(float *x, float factor, int64_t count) {
 
 struct forward_scratch {
     float scores[QUERY_TILE * TILE_STRIDE];
-    struct transposed keys;
+    struct packed keys;
+    struct packed values;
     float largest[QUERY_TILE]; /* per row, over the key tiles so far */
     float sum[QUERY_TILE];
 };
@@ -196,7 +192,6 @@ static void finish_rows(const struct tile *t, const struct forward_scratch *scra
 /* All keys for one tile of rows of one head. */
 static void forward_rows(const struct part *part, struct tile *t, struct forward_scratch *scratch) {
     int dim = t->op->head_dim;
-    struct matrix scores = {scratch->scores, TILE_STRIDE};
     struct matrix o = head_rows(&t->op->o, t->row, t->head, dim);
     int64_t keys_end = t->op->causal ? t->row_end : part->end;
     for (int64_t i = 0; i < tile_rows(t); i++) {
@@ -205,11 +200,18 @@ static void forward_rows(const struct part *part, struct tile *t, struct forward
     }
     for (t->key = part->begin; t->key < keys_end; t->key += KEY_TILE) {
         t->key_end = min_of(t->key + KEY_TILE, keys_end);
-        tile_scores(t, part->kv_head, &scratch->keys, scores);
+        tile_scores(t, part->kv_head, &scratch->keys, scratch->scores);
         tile_softmax(t, scratch, o);
-        multiply(&(struct small_product){CblasNoTrans, tile_rows(t), dim, tile_keys(t), 1.0f,
-                                         t->key == part->begin ? 0.0f : 1.0f},
-                 scores, head_rows(&t->op->v, t->key, part->kv_head, dim), o);
+        struct matrix v = head_rows(&t->op->v, t->key, part->kv_head, dim);
+        product_multiply(&(struct product){.m = tile_rows(t),
+                                           .n = dim,
+                                           .k = tile_keys(t),
+                                           .a = {scratch->scores, TILE_STRIDE},
+                                           .b = *pack(&scratch->values, t, plain(v)),
+                                           .c = o.data,
+                                           .c_stride = o.stride,
+                                           .alpha = 1.0f,
+                                           .accumulate = t->key > part->begin});
     }
     finish_rows(t, scratch, o);
 }
@@ -218,7 +220,7 @@ static void attention_part(const void *arg, const struct block *b) {
     const struct troupe_attention *op = arg;
     struct part part = part_of(op, b);
     struct forward_scratch scratch;
-    scratch.keys.key = -1;
+    scratch.keys.key = scratch.values.key = -1;
     for (int64_t row = part.begin; row < part.end; row += QUERY_TILE) {
         for (int head = part.kv_head * part.group; head < (part.kv_head + 1) * part.group; head++) {
             struct tile t = {.op = op, .head = head, .row = row, .segment_end = part.end};
@@ -231,8 +233,10 @@ static void attention_part(const void *arg, const struct block *b) {
 struct backward_scratch {
     float p[QUERY_TILE * TILE_STRIDE];
     float ds[QUERY_TILE * TILE_STRIDE];
-    struct transposed keys;
-    struct transposed values;
+    struct packed keys;
+    struct packed keys_turned;
+    struct packed values_turned;
+    _Alignas(64) float rows[QUERY_TILE * PRODUCT_PANEL]; /* edges of a right factor */
 };
 
 /* p = exp(score - lse); ds = scale * p * (dp - d_o . o), in place of dp. */
@@ -265,27 +269,53 @@ static void tile_score_gradient(const struct tile *t, const struct troupe_attent
     }
 }
 
+/* gradient += scores^T x, where scores: (rows, keys), x: (rows, D), gradient: (keys, D). */
+static void add_to_keys(const struct tile *t, struct matrix scores, struct matrix x, float *scratch,
+                        struct matrix gradient) {
+    int64_t rows = tile_rows(t), dim = t->op->head_dim;
+    product_multiply(&(struct product){.m = tile_keys(t),
+                                       .n = dim,
+                                       .k = rows,
+                                       .a = turned(scores),
+                                       .b = product_right(plain(x), rows, dim, scratch),
+                                       .c = gradient.data,
+                                       .c_stride = gradient.stride,
+                                       .alpha = 1.0f,
+                                       .accumulate = true});
+}
+
 static void backward_tile(const struct part *part, const struct tile *t,
                           const struct troupe_attention_backward *op,
                           struct backward_scratch *scratch) {
     int dim = t->op->head_dim, kv = part->kv_head;
-    int64_t rows = tile_rows(t), keys = tile_keys(t);
     struct matrix p = {scratch->p, TILE_STRIDE}, ds = {scratch->ds, TILE_STRIDE};
     struct matrix d_o = head_rows(&op->d_o, t->row, t->head, dim);
-    struct matrix q = head_rows(&t->op->q, t->row, t->head, dim);
-    struct matrix values = transpose(&scratch->values, head_rows(&t->op->v, t->key, kv, dim), t);
+    struct matrix dq = head_rows(&op->dq, t->row, t->head, dim);
+    struct matrix k = head_rows(&t->op->k, t->key, kv, dim);
+    struct matrix v = head_rows(&t->op->v, t->key, kv, dim);
 
-    tile_scores(t, kv, &scratch->keys, p);
-    multiply(&(struct small_product){CblasNoTrans, rows, keys, dim, 1.0f, 0.0f}, d_o, values, ds);
+    tile_scores(t, kv, &scratch->keys_turned, p.data);
+    product_multiply(&(struct product){.m = tile_rows(t),
+                                       .n = tile_keys(t),
+                                       .k = dim,
+                                       .a = plain(d_o),
+                                       .b = *pack(&scratch->values_turned, t, turned(v)),
+                                       .c = ds.data,
+                                       .c_stride = ds.stride,
+                                       .alpha = 1.0f});
     tile_score_gradient(t, op, scratch);
-
-    multiply(&(struct small_product){CblasTrans, keys, dim, rows, 1.0f, 1.0f}, p, d_o,
-             head_rows(&op->dv, t->key, kv, dim));
-    multiply(&(struct small_product){CblasTrans, keys, dim, rows, 1.0f, 1.0f}, ds, q,
-             head_rows(&op->dk, t->key, kv, dim));
-    multiply(&(struct small_product){CblasNoTrans, rows, dim, keys, 1.0f,
-                                     t->key == part->begin ? 0.0f : 1.0f},
-             ds, head_rows(&t->op->k, t->key, kv, dim), head_rows(&op->dq, t->row, t->head, dim));
+    add_to_keys(t, p, d_o, scratch->rows, head_rows(&op->dv, t->key, kv, dim));
+    add_to_keys(t, ds, head_rows(&t->op->q, t->row, t->head, dim), scratch->rows,
+                head_rows(&op->dk, t->key, kv, dim));
+    product_multiply(&(struct product){.m = tile_rows(t),
+                                       .n = dim,
+                                       .k = tile_keys(t),
+                                       .a = plain(ds),
+                                       .b = *pack(&scratch->keys, t, plain(k)),
+                                       .c = dq.data,
+                                       .c_stride = dq.stride,
+                                       .alpha = 1.0f,
+                                       .accumulate = t->key > part->begin});
 }
 
 static void clear_rows(const struct part *part, const struct troupe_tensor *t, int head_dim) {
@@ -300,7 +330,7 @@ static void attention_backward_part(const void *arg, const struct block *b) {
     const struct troupe_attention *forward = &op->forward;
     struct part part = part_of(forward, b);
     struct backward_scratch scratch;
-    scratch.keys.key = scratch.values.key = -1;
+    scratch.keys.key = scratch.keys_turned.key = scratch.values_turned.key = -1;
     clear_rows(&part, &op->dk, forward->head_dim);
     clear_rows(&part, &op->dv, forward->head_dim);
     int first = part.kv_head * part.group;

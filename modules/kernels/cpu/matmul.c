@@ -1,87 +1,95 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Matrix products: the output is cut into tiles, each one call of a single-threaded BLAS, which
- * copies its operands into panels first. Few large tiles copy least: halves of a product reach
- * 95 % of the speed of the whole (140 GFLOP/s a core with AVX-512), quarters 90 %. An even number
- * of tiles keeps two workers equally busy. A single worker sees the same tiles.
+ * Matrix products: the output is cut into blocks. For each a worker goes through k in pieces, packs
+ * what of b does not lie in order, and multiplies (product_internal.h).
  */
-#include <cblas.h>
 #include <string.h>
 
 #include "modules/kernels/cpu/cpu_internal.h"
 #include "modules/kernels/cpu/parallel_internal.h"
+#include "modules/kernels/cpu/product_internal.h"
 
+/* Of a block, at most. The b of a block stays in the second cache. */
 enum {
-    TILE_ROWS = 384,
-    TILE_COLUMNS = 1024,
-    SPLIT = 96, /* a shorter side is not worth a second tile */
-    LANE = 16,  /* float32 in a vector register: tiles are multiples of it */
+    COLUMNS = 8 * PRODUCT_PANEL,
+    COLUMNS_TURNED = COLUMNS / 2, /* where b is transposed */
+    ROWS = 2048,
+    ROWS_TURNED = 16 * PRODUCT_ROWS, /* where a is transposed */
 };
 
-struct product {
+struct call {
     const struct troupe_matmul *op;
     struct troupe_matmul_sizes size;
 };
 
-/* Length of near-equal pieces of `total`, rounded up to whole vectors. */
-static int64_t piece(int64_t total, int64_t count) {
-    return ceil_div(ceil_div(max_of(total, 1), count), LANE) * LANE;
+/* Length of near-equal pieces of `total`, rounded up to whole units. */
+static int64_t piece(int64_t total, int64_t count, int64_t unit) {
+    return ceil_div(ceil_div(max_of(total, 1), count), unit) * unit;
 }
 
-/* One more cut across the longer side where the number of tiles would be odd. */
-static struct grid tiles(const struct troupe_matmul_sizes *size) {
-    int64_t down = ceil_div(max_of(size->m, 1), TILE_ROWS);
-    int64_t across = ceil_div(max_of(size->n, 1), TILE_COLUMNS);
-    if (down * across % 2 != 0 && max_of(size->m, size->n) >= SPLIT) {
-        *(size->m >= size->n ? &down : &across) += 1;
+/* What is transposed is packed: a transposed b once if blocks span all rows, a transposed a once if
+ * they span all columns. An even number of blocks keeps two workers equally busy. */
+static struct grid blocks(const struct troupe_matmul *op, const struct troupe_matmul_sizes *size) {
+    bool tall = op->transpose_b && !op->transpose_a && size->n > PRODUCT_PANEL;
+    int64_t down = ceil_div(max_of(size->m, 1), op->transpose_a ? ROWS_TURNED : ROWS);
+    int64_t across = ceil_div(max_of(size->n, 1), tall ? COLUMNS_TURNED : COLUMNS);
+    if (down * across % 2 != 0) {
+        *(tall ? &across : &down) += 1;
     }
-    return (struct grid){size->m, size->n, piece(size->m, down), piece(size->n, across)};
+    return (struct grid){size->m, size->n, piece(size->m, down, PRODUCT_ROWS),
+                         piece(size->n, across, PRODUCT_PANEL)};
 }
 
-/* Leading dimension, as BLAS wants it even for a single row. */
-static blasint leading(const struct troupe_tensor *t) {
-    return (blasint)max_of(max_of(t->stride, t->columns), 1);
-}
-
-/* Puts into the tile what the product is added to; says whether that is not simply zero. */
-static bool prepare(const struct troupe_matmul *op, const struct block *b, bool empty_product) {
+/* An empty sum: what remains is c, the bias, or zero. */
+static void block_without_product(const struct troupe_matmul *op, const struct block *b) {
     const float *bias = tensor_given(&op->bias) ? row_of(&op->bias, 0) + b->column : NULL;
     for (int64_t r = b->row; r < b->row_end; r++) {
         float *c = row_of(&op->c, r) + b->column;
-        if (bias != NULL && op->accumulate) {
-            for (int64_t i = 0; i < b->columns; i++) {
-                c[i] += bias[i];
-            }
-        } else if (bias != NULL) {
-            memcpy(c, bias, (size_t)b->columns * sizeof(*c));
-        } else if (empty_product && !op->accumulate) {
-            memset(c, 0, (size_t)b->columns * sizeof(*c));
+        for (int64_t i = 0; i < b->columns; i++) {
+            c[i] = (op->accumulate ? c[i] : 0.0f) + (bias != NULL ? bias[i] : 0.0f);
         }
     }
-    return bias != NULL || op->accumulate;
 }
 
-static void matmul_tile(const void *arg, const struct block *b) {
-    const struct product *product = arg;
-    const struct troupe_matmul *op = product->op;
-    bool add = prepare(op, b, product->size.k == 0);
-    if (product->size.k == 0) {
+/* Where op(x) begins, from row `row` and column `column` on. */
+static struct operand part_of(const struct troupe_tensor *x, bool transposed, int64_t row,
+                              int64_t column) {
+    const float *data = x->data;
+    data += transposed ? column * x->stride + row : row * x->stride + column;
+    return (struct operand){data, x->stride, transposed};
+}
+
+static void matmul_block(const void *arg, const struct block *b) {
+    const struct call *call = arg;
+    const struct troupe_matmul *op = call->op;
+    if (call->size.k == 0) {
+        block_without_product(op, b);
         return;
     }
-    const float *x = (const float *)op->a.data + (op->transpose_a ? b->row : b->row * op->a.stride);
-    const float *y =
-        (const float *)op->b.data + (op->transpose_b ? b->column * op->b.stride : b->column);
-    cblas_sgemm(CblasRowMajor, op->transpose_a ? CblasTrans : CblasNoTrans,
-                op->transpose_b ? CblasTrans : CblasNoTrans, (blasint)(b->row_end - b->row),
-                (blasint)b->columns, (blasint)product->size.k, op->alpha != 0.0f ? op->alpha : 1.0f,
-                x, leading(&op->a), y, leading(&op->b), add ? 1.0f : 0.0f,
-                row_of(&op->c, b->row) + b->column, leading(&op->c));
+    _Alignas(64) float packed[COLUMNS * PRODUCT_DEPTH];
+    int64_t depth = piece(call->size.k, ceil_div(call->size.k, PRODUCT_DEPTH), 1);
+    for (int64_t k = 0; k < call->size.k; k += depth) {
+        struct product product = {.m = b->row_end - b->row,
+                                  .n = b->columns,
+                                  .k = min_of(depth, call->size.k - k),
+                                  .a = part_of(&op->a, op->transpose_a, b->row, k),
+                                  .c = row_of(&op->c, b->row) + b->column,
+                                  .c_stride = op->c.stride,
+                                  .alpha = op->alpha != 0.0f ? op->alpha : 1.0f,
+                                  .accumulate = op->accumulate || k > 0};
+        if (tensor_given(&op->bias) && k == 0) {
+            product.bias = row_of(&op->bias, 0) + b->column;
+        }
+        product.b = product_right(part_of(&op->b, op->transpose_b, k, b->column), product.k,
+                                  product.n, packed);
+        product_multiply(&product);
+    }
 }
 
 troupe_status troupe_cpu_matmul(troupe_stream *stream, const struct troupe_matmul *op) {
-    struct product product = {.op = op};
-    TROUPE_TRY(troupe_shape_matmul(op, &product.size));
-    struct grid grid = tiles(&product.size);
-    troupe_cpu_for_blocks(stream, &grid, matmul_tile, &product);
+    struct call call = {.op = op};
+    TROUPE_TRY(troupe_shape_matmul(op, &call.size));
+    struct grid grid = blocks(op, &call.size);
+    troupe_cpu_for_blocks(stream, &grid, matmul_block, &call);
     return TROUPE_OK;
 }
