@@ -301,7 +301,9 @@ troupe_status troupe_fleet_draw_weights(struct troupe_fleet *fleet) {
 }
 
 troupe_status troupe_fleet_start(struct troupe_fleet *fleet) {
-    TROUPE_TRY(open_groups(fleet));
+    if (fleet->lane != NULL) {
+        TROUPE_TRY(open_groups(fleet));
+    }
     return troupe_runtime_start(fleet->runtime);
 }
 
