@@ -154,12 +154,12 @@ static troupe_status add_boundaries(struct troupe_fleet *fleet) {
 /* ---- life ---- */
 
 /* Staged sums make the host wait, and ranks that share a GPU may not have room for two lanes. */
-static bool serializes(const struct troupe_fleet *fleet) {
+bool troupe_fleet_serializes(const struct troupe_fleet *fleet) {
     const struct troupe_fleet_options *o = &fleet->options;
     const char *wanted = o->config->comm.serialize;
     bool must = strcmp(o->collectives.engine, "staged") == 0;
-    return must || strcmp(wanted, "true") == 0 ||
-           (strcmp(wanted, "auto") == 0 && o->collectives.shared);
+    return fleet->lane != NULL && (must || strcmp(wanted, "true") == 0 ||
+                                   (strcmp(wanted, "auto") == 0 && o->collectives.shared));
 }
 
 static troupe_status create_runtime(struct troupe_fleet *fleet) {
@@ -170,7 +170,7 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
         .look_ahead = config->schedule.look_ahead,
         .stall_ns = (int64_t)(config->comm.stall_s * 1e9),
         .trace = fleet->options.trace,
-        .serialize = serializes(fleet),
+        .serialize = troupe_fleet_serializes(fleet),
         .generation = fleet->options.generation,
     };
     TROUPE_TRY(troupe_runtime_create(fleet->options.comm, &options, &fleet->runtime));

@@ -82,6 +82,8 @@ troupe_status troupe_fleet_state(const struct troupe_fleet *fleet,
 /* Waits for what is still in the parts' streams: the latest update. */
 troupe_status troupe_fleet_drain(const struct troupe_fleet *fleet);
 
+/* Whether it runs one lane at a time, by comm.serialize. */
+bool troupe_fleet_serializes(const struct troupe_fleet *fleet);
 /* The index of the part's gang in the runtime. */
 int troupe_fleet_gang(const struct troupe_fleet *fleet, const struct troupe_part *part);
 /* After start: one line a module, then islands. */

@@ -153,10 +153,24 @@ static void describe_line(void *arg, const char *text) {
     snprintf(train->description + used, sizeof train->description - used, "%s\n", text);
 }
 
+/* On a GPU: which, how ranks sum, and whether their lanes are kept apart. */
+static void describe_device(troupe_train *train) {
+    char line[256];
+    if (troupe_device_is_host(train->device)) {
+        return;
+    }
+    snprintf(line, sizeof line, "rank 0 on %s; sums by %s, %s%s", troupe_device_name(train->device),
+             train->collectives.engine,
+             troupe_fleet_serializes(train->fleet) ? "one lane at a time" : "two lanes",
+             train->collectives.shared ? "; ranks share a GPU" : "");
+    describe_line(train, line);
+}
+
 /* The fleet has started. */
 static void take_fleet(troupe_train *train) {
     train->description[0] = '\0';
     troupe_fleet_describe(train->fleet, describe_line, train);
+    describe_device(train);
     atomic_store(&train->reporter, train->fleet->runtime);
 }
 

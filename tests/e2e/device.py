@@ -91,9 +91,12 @@ def compare(layout, device, tolerance):
     found, wanted = run.metrics(), reference_of(model_name, model).metrics()
     job.expect(len(found) == len(wanted) == STEPS, f"{len(found)} and {len(wanted)} steps")
     worst = max(abs(a["loss"] - b["loss"]) / b["loss"] for a, b in zip(found, wanted))
-    times = sorted(step["step_ms"] for step in found[5:])
+    step = sorted(found[5:], key=lambda step: step["step_ms"])[(len(found) - 5) // 2]
+    parts = ", ".join(f"{name} {sum(step[name + '_ms'].values()):.1f}"
+                      for name in ("compute", "launch", "wait"))
     print(f"    {layout}: losses {found[0]['loss']:.5f} to {found[-1]['loss']:.5f}, differ by at most "
-          f"{worst:.2g}; {times[len(times) // 2]:.1f} ms a step", flush=True)
+          f"{worst:.2g}; {step['step_ms']:.1f} ms a step, all ranks together: {parts}, "
+          f"copies {step['copy_ms']:.2f} ms", flush=True)
     job.expect(worst <= tolerance, f"{layout}: a loss differs by {worst:.3g}")
 
 
