@@ -18,6 +18,8 @@ option(TROUPE_SANITIZE_TESTS "tests that build and run the unit tests with sanit
 set(TROUPE_MPI AUTO CACHE STRING "MPI job start and host collectives: AUTO, ON or OFF")
 set(TROUPE_CUDA AUTO CACHE STRING "NVIDIA GPUs: AUTO, ON or OFF")
 set(TROUPE_NCCL AUTO CACHE STRING "collectives between GPUs, needs CUDA: AUTO, ON or OFF")
+set(TROUPE_YAML AUTO CACHE STRING "config files: AUTO, ON or OFF")
+set(TROUPE_MEDIA AUTO CACHE STRING "pictures and shards (libpng, libjpeg, librsvg, libarchive): AUTO, ON or OFF")
 set(TROUPE_OFI AUTO CACHE STRING "libfabric transport: AUTO, ON or OFF")
 
 if(TROUPE_CUDA STREQUAL "AUTO") # a toolkit without its compiler is no use here

@@ -14,6 +14,8 @@
 #include "runtime/check.h"
 #include "runtime/memory.h"
 
+enum { COPIES_TIMED_MAX = 512 }; /* of a step and direction; more go untimed */
+
 /* ---- copies of boxes ---- */
 
 /* The box, between its places in a matrix and in another matrix or packed bytes. */
@@ -77,8 +79,11 @@ troupe_status troupe_buffer_mark_written(const struct troupe_outlet_buffer *buff
 
 troupe_status troupe_piece_copy_out(const struct troupe_outlet_buffer *buffer,
                                     const struct troupe_piece *piece) {
-    troupe_stream *outgoing = buffer->outlet->end.runtime->outgoing;
+    troupe_runtime *runtime = buffer->outlet->end.runtime;
+    troupe_stream *outgoing = runtime->outgoing;
+    TROUPE_TRY(troupe_task_clock_begin(&runtime->outgoing_clock));
     TROUPE_TRY(copy_payload(outgoing, &buffer->bound, piece, true));
+    TROUPE_TRY(troupe_task_clock_end(&runtime->outgoing_clock));
     return troupe_event_record(piece->copied, outgoing);
 }
 
@@ -86,9 +91,12 @@ troupe_status troupe_piece_copy_out(const struct troupe_outlet_buffer *buffer,
 
 troupe_status troupe_piece_copy_in(const struct troupe_inlet_entry *entry,
                                    const struct troupe_piece *piece) {
-    troupe_stream *incoming = entry->inlet->end.runtime->incoming;
+    troupe_runtime *runtime = entry->inlet->end.runtime;
+    troupe_stream *incoming = runtime->incoming;
     TROUPE_TRY(troupe_stream_wait(incoming, entry->consumed)); /* what lay there before */
+    TROUPE_TRY(troupe_task_clock_begin(&runtime->incoming_clock));
     TROUPE_TRY(copy_payload(incoming, &entry->bound, piece, false));
+    TROUPE_TRY(troupe_task_clock_end(&runtime->incoming_clock));
     return troupe_event_record(entry->filled, incoming);
 }
 
@@ -194,6 +202,10 @@ troupe_status troupe_make_streams(troupe_runtime *runtime) {
     }
     TROUPE_TRY(troupe_stream_create(device, &runtime->outgoing));
     TROUPE_TRY(troupe_stream_create(device, &runtime->incoming));
+    TROUPE_TRY(
+        troupe_task_clock_make(&runtime->outgoing_clock, runtime->outgoing, COPIES_TIMED_MAX));
+    TROUPE_TRY(
+        troupe_task_clock_make(&runtime->incoming_clock, runtime->incoming, COPIES_TIMED_MAX));
     return troupe_event_create(device, &runtime->lane);
 }
 
@@ -211,6 +223,8 @@ void troupe_drain_streams(const troupe_runtime *runtime) {
 }
 
 void troupe_destroy_streams(troupe_runtime *runtime) {
+    troupe_task_clock_destroy(&runtime->outgoing_clock);
+    troupe_task_clock_destroy(&runtime->incoming_clock);
     troupe_event_destroy(runtime->lane);
     troupe_stream_destroy(runtime->outgoing);
     troupe_stream_destroy(runtime->incoming);

@@ -334,11 +334,11 @@ static troupe_status run_method(troupe_runtime *runtime, struct troupe_actor_gan
         TROUPE_TRY(troupe_stream_wait(gang->stream, runtime->lane));
     }
     if (clocked) {
-        TROUPE_TRY(troupe_task_clock_begin(gang));
+        TROUPE_TRY(troupe_task_clock_begin(&gang->clock));
     }
     TROUPE_TRY(method->run(gang->state, firing));
     if (clocked) {
-        TROUPE_TRY(troupe_task_clock_end(gang));
+        TROUPE_TRY(troupe_task_clock_end(&gang->clock));
     }
     return clocked && takes_lane(gang) ? troupe_event_record(runtime->lane, gang->stream)
                                        : TROUPE_OK;
@@ -557,6 +557,7 @@ static void reset_accounts(troupe_runtime *runtime) {
         runtime->gangs[g].times = (struct troupe_gang_times){0};
         runtime->gangs[g].clock.count = 0;
     }
+    runtime->outgoing_clock.count = runtime->incoming_clock.count = 0;
     for (int e = 0; e < runtime->edge_count; e++) {
         runtime->edges[e].bytes_sent = 0;
     }
@@ -704,7 +705,7 @@ static troupe_status make_task_clocks(troupe_runtime *runtime) {
             firings += method->lane == TROUPE_LANE_REDUCTION ? 0 : method->firings;
         }
         if (gang->stream != NULL) {
-            TROUPE_TRY(troupe_task_clock_make(gang, firings));
+            TROUPE_TRY(troupe_task_clock_make(&gang->clock, gang->stream, firings));
         }
     }
     return TROUPE_OK;
@@ -822,6 +823,11 @@ static const struct troupe_actor_gang *gang_at(const troupe_runtime *runtime, in
     TROUPE_ASSERT(gang >= 0 && gang < runtime->gang_count, "gang %d of %d", gang,
                   runtime->gang_count);
     return &runtime->gangs[gang];
+}
+
+uint64_t troupe_runtime_copy_ns(const troupe_runtime *runtime) {
+    return troupe_task_clock_total_ns(&runtime->outgoing_clock) +
+           troupe_task_clock_total_ns(&runtime->incoming_clock);
 }
 
 static const struct troupe_actor_edge *edge_at(const troupe_runtime *runtime, int edge) {

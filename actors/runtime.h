@@ -99,6 +99,9 @@ struct troupe_gang_times {
     uint64_t wait_output_ns; /* a ticket, but its output buffer was still being sent */
 };
 struct troupe_gang_times troupe_runtime_gang_times(const troupe_runtime *runtime, int gang);
+/* How long this rank's device copied messages from and to the host in the latest step, of what it
+ * has done by now; 0 without a device. */
+uint64_t troupe_runtime_copy_ns(const troupe_runtime *runtime);
 /* Payload bytes that this rank sent to other ranks on the edge in the latest step. */
 uint64_t troupe_runtime_edge_bytes(const troupe_runtime *runtime, int edge);
 /* Edges are numbered from 0 in the order of their connect, gangs in that of their spawn. */

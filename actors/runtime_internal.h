@@ -43,8 +43,9 @@ struct troupe_call {
     const char *name; /* the gang's or edge's */
 };
 
-/* Times of a device's tasks: a pair of events for each firing of the step. */
+/* Times of work in a stream: a pair of events for each piece of it in a step. */
 struct troupe_task_clock {
+    troupe_stream *stream;
     troupe_event **begins, **ends;
     int count, capacity;
 };
@@ -270,7 +271,8 @@ struct troupe_runtime {
     int sends_in_flight;
 
     troupe_stream *outgoing, *incoming; /* copies to and from the host; NULL without a device */
-    troupe_event *lane;                 /* behind the latest task of several ranks, on the device */
+    struct troupe_task_clock outgoing_clock, incoming_clock;
+    troupe_event *lane; /* behind the latest task of several ranks, on the device */
 
     troupe_engine *engine;                  /* of the island that this rank conducts, or NULL */
     struct troupe_route_binding **bindings; /* of destination ranks, by edge and rank; conductors */
@@ -386,12 +388,13 @@ troupe_status troupe_entry_mark_consumed(const struct troupe_inlet_entry *entry)
 
 /* ---- task_clock.c ---- */
 
-troupe_status troupe_task_clock_make(struct troupe_actor_gang *gang, int capacity);
+troupe_status troupe_task_clock_make(struct troupe_task_clock *clock, troupe_stream *stream,
+                                     int capacity);
 void troupe_task_clock_destroy(struct troupe_task_clock *clock);
-/* Around a task of a gang with a stream; beyond the capacity without effect. */
-troupe_status troupe_task_clock_begin(struct troupe_actor_gang *gang);
-troupe_status troupe_task_clock_end(struct troupe_actor_gang *gang);
-/* Of the tasks that the device has done. */
+/* Around a piece of work; beyond the capacity without effect. */
+troupe_status troupe_task_clock_begin(const struct troupe_task_clock *clock);
+troupe_status troupe_task_clock_end(struct troupe_task_clock *clock);
+/* Of what the device has done. */
 uint64_t troupe_task_clock_total_ns(const struct troupe_task_clock *clock);
 
 /* Addresses the piece to (or from) the peer on a channel, with the payload where it lies. */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How long the tasks of a gang took on its device: an event before and after each. */
+/* How long pieces of work took on a device: an event before and after each. */
 #include "actors/runtime_internal.h"
 #include "runtime/memory.h"
 
-troupe_status troupe_task_clock_make(struct troupe_actor_gang *gang, int capacity) {
-    struct troupe_task_clock *clock = &gang->clock;
-    troupe_device *device = troupe_stream_device(gang->stream);
+troupe_status troupe_task_clock_make(struct troupe_task_clock *clock, troupe_stream *stream,
+                                     int capacity) {
+    troupe_device *device = troupe_stream_device(stream);
+    clock->stream = stream;
     TROUPE_TRY(TROUPE_NEW(&clock->begins, capacity));
     TROUPE_TRY(TROUPE_NEW(&clock->ends, capacity));
     clock->capacity = capacity;
@@ -25,17 +26,15 @@ void troupe_task_clock_destroy(struct troupe_task_clock *clock) {
     troupe_free(clock->ends);
 }
 
-troupe_status troupe_task_clock_begin(struct troupe_actor_gang *gang) {
-    struct troupe_task_clock *clock = &gang->clock;
+troupe_status troupe_task_clock_begin(const struct troupe_task_clock *clock) {
     return clock->count < clock->capacity
-               ? troupe_event_record(clock->begins[clock->count], gang->stream)
+               ? troupe_event_record(clock->begins[clock->count], clock->stream)
                : TROUPE_OK;
 }
 
-troupe_status troupe_task_clock_end(struct troupe_actor_gang *gang) {
-    struct troupe_task_clock *clock = &gang->clock;
+troupe_status troupe_task_clock_end(struct troupe_task_clock *clock) {
     return clock->count < clock->capacity
-               ? troupe_event_record(clock->ends[clock->count++], gang->stream)
+               ? troupe_event_record(clock->ends[clock->count++], clock->stream)
                : TROUPE_OK;
 }
 

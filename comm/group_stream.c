@@ -174,6 +174,10 @@ static troupe_status open_device(troupe_comm *comm, struct troupe_group_devices 
     TROUPE_TRY(introduce(comm, devices));
     TROUPE_TRY(choose(devices, &engine));
     TROUPE_TRY(engine->prepare(comm, devices));
+    if (devices->options.choice != NULL) {
+        *devices->options.choice =
+            (struct troupe_group_device_choice){.engine = engine->name, .shared = devices->shared};
+    }
     if (count == 0) {
         return TROUPE_OK;
     }

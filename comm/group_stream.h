@@ -37,11 +37,18 @@
 extern "C" {
 #endif
 
+/* What was chosen, the same on every rank. */
+struct troupe_group_device_choice {
+    const char *engine; /* "nccl", "staged", "host" */
+    bool shared;        /* two ranks have one GPU */
+};
+
 struct troupe_group_device_options {
     const char *engine; /* "auto" (NULL): nccl where it is built in, else staged; on a CPU none */
     int blocks_max;     /* thread blocks of one communicator, so that all lanes fit; 0: 8 */
     bool any_order;     /* nccl adds in an order of its own: fixed for one set of GPUs and size */
     int64_t timeout_ns; /* for the members to come together; 0: 60 s */
+    struct troupe_group_device_choice *choice; /* is filled; NULL: nobody asks */
 };
 
 /* Gives this rank's groups their device, all in one call. Collective over all ranks of the job,

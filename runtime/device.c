@@ -2,6 +2,7 @@
 #include "runtime/device.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "runtime/check.h"
 #include "runtime/device_internal.h"
@@ -28,6 +29,16 @@ const char *troupe_device_kind_name(enum troupe_device_kind kind) {
     static const char *const names[] = {
         [TROUPE_DEVICE_CPU] = "cpu", [TROUPE_DEVICE_CUDA] = "cuda", [TROUPE_DEVICE_SIM] = "sim"};
     return names[kind];
+}
+
+troupe_status troupe_device_kind_find(const char *name, enum troupe_device_kind *out) {
+    for (int kind = TROUPE_DEVICE_CPU; kind <= TROUPE_DEVICE_SIM; kind++) {
+        if (strcmp(troupe_device_kind_name((enum troupe_device_kind)kind), name) == 0) {
+            *out = (enum troupe_device_kind)kind;
+            return TROUPE_OK;
+        }
+    }
+    return troupe_fail(TROUPE_ERROR_INVALID, "device %s; there are cpu, cuda and sim", name);
 }
 
 int troupe_device_count(enum troupe_device_kind kind) {

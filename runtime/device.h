@@ -60,6 +60,8 @@ enum { TROUPE_DEVICE_IDENTITY_BYTES = 16 };
 const unsigned char *troupe_device_identity(const troupe_device *device);
 /* "cpu", "cuda", "sim", as in train.device */
 const char *troupe_device_kind_name(enum troupe_device_kind kind);
+/* The kind of that name; ERROR_INVALID. */
+troupe_status troupe_device_kind_find(const char *name, enum troupe_device_kind *out);
 /* Whether its memory is the host's and its work is done when the call returns. */
 bool troupe_device_is_host(const troupe_device *device);
 

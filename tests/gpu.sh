@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Builds and runs every test that needs a GPU, on a machine that has one (elsewhere they are skipped).
-# Installs nothing. Needs nvcc with cuBLASLt, CMake, Ninja, pkg-config, and the libraries of `runtime`
-# and `modules/kernels`: hwloc, Concurrency Kit, OpenBLAS. Where those are not installed, unpack their
-# packages (`dpkg -x x.deb folder`) and say TROUPE_PREFIX=folder. The last lines are CTest's summary.
+# Installs nothing. Needs nvcc with cuBLASLt, CMake, Ninja, pkg-config, hwloc, Concurrency Kit, OpenBLAS
+# and cJSON; takes MPI, NCCL (also of a Python package), libyaml, libfabric, and the image and tar
+# libraries where they are. What is not installed may be unpacked (`dpkg -x x.deb folder`): say
+# TROUPE_PREFIX=folder. Takes at most 8 minutes; the last lines are CTest's summary.
 # usage: tests/gpu.sh [build-folder]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,8 +23,16 @@ if [ -n "${TROUPE_PREFIX:-}" ]; then
     done
 fi
 
-timeout 60 cmake -S . -B "$build" -G Ninja -DTROUPE_CUDA=ON -DTROUPE_KERNELS_ONLY=ON \
-    -DTROUPE_MPI=OFF -DTROUPE_OFI=OFF
+# NCCL as a Python package: headers and library lie side by side in its folder.
+options=()
+wheel=$(python3 -c 'import nvidia.nccl; print(list(nvidia.nccl.__path__)[0])' 2>/dev/null || true)
+if [ -n "$wheel" ]; then
+    options+=("-DNCCL_ROOT=$wheel")
+    export LD_LIBRARY_PATH="$wheel/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+fi
+
+timeout 60 cmake -S . -B "$build" -G Ninja -DTROUPE_CUDA=ON \
+    -DTROUPE_PYTHON3="$(command -v python3)" "${options[@]}"
 timeout 150 cmake --build "$build" --target gpu_tests
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || true
 if command -v compute-sanitizer >/dev/null; then

@@ -273,6 +273,7 @@ static int run(int argc, char **argv) {
     const struct argument options[] = {
         {"--placement", .edits = &edits, .key = "placement.policy"},
         {"--order", .edits = &edits, .key = "schedule.order"},
+        {"--device", .edits = &edits, .key = "train.device"},
         {"--steps", .edits = &edits, .key = "train.steps"},
         {"--set", .edits = &edits},
         {"--switch", .edits = &switches},
@@ -286,13 +287,13 @@ static int run(int argc, char **argv) {
     if (operands < 0) {
         return EXIT_USAGE;
     }
-    if (operands != 1) {
-        return command_usage(&command_train, "name one config file");
+    if (operands > 1 || (operands == 0 && edits.count == 0)) {
+        return command_usage(&command_train, "name one config file, or give its keys with --set");
     }
     if (job.ranks > LAUNCH_RANKS_MAX) {
         return command_usage(&command_train, "--ranks %d: at most %d", job.ranks, LAUNCH_RANKS_MAX);
     }
-    troupe_status status = prepare(&job, argv[1], &edits, resume);
+    troupe_status status = prepare(&job, operands == 1 ? argv[1] : NULL, &edits, resume);
     if (status == TROUPE_OK) {
         status = switches_read(&switches, &job.switches);
     }
@@ -309,7 +310,7 @@ static int run(int argc, char **argv) {
 const struct command command_train = {
     .name = "train",
     .usage =
-        "train CONFIG.yaml [--placement POLICY] [--order POLICY] [--steps N] [--ranks N]\n"
+        "train [CONFIG.yaml] [--placement POLICY] [--order POLICY] [--steps N] [--ranks N]\n"
         "                    [--switch STEP:POLICY]... [--resume] [--svg FILE] [--trace FILE]\n"
         "                    [--set KEY=VALUE]...",
     .summary = "trains a model; start it with mpirun or srun for several ranks",
@@ -317,6 +318,7 @@ const struct command command_train = {
         "  --placement POLICY  homogeneous, colocated, disjoint, manual (the config's mapping), or\n"
         "                      a shared object ./policy.so\n"
         "  --order POLICY      fifo, 1f1b, fill and others (`troupe info`), or a shared object\n"
+        "  --device KIND       cpu or cuda (train.device)\n"
         "  --steps N           optimizer steps in all\n"
         "  --ranks N           N ranks as threads of this process instead of a launched job\n"
         "  --switch STEP:WHAT  after so many steps goes on with another placement: a policy, ./policy.so,\n"

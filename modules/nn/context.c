@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "comm/group_stream.h"
 #include "comm/layout.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
@@ -184,7 +185,8 @@ troupe_status group_reduce(const struct context *context, enum troupe_reduction 
     if (context->tp_count == 1 || count == 0) {
         return TROUPE_OK;
     }
-    return troupe_group_all_reduce(context->tp, reduction, TROUPE_ELEMENT_FLOAT32, data, count);
+    return troupe_group_enqueue_all_reduce(context->tp, context->stream, reduction,
+                                           TROUPE_ELEMENT_FLOAT32, data, count);
 }
 
 troupe_status tensor_sum(const struct context *context, struct troupe_tensor x) {

@@ -49,14 +49,49 @@ static struct troupe_file_box file_box(const struct troupe_parameter *parameter)
     return box;
 }
 
-/* What parameter i keeps in file `which`. */
-static float *data_of(const struct troupe_parameter *parameters, int i,
-                      const troupe_optimizer *optimizer, int which) {
+/* What the shard's parameter i keeps in file `which`. */
+static float *data_of(const struct troupe_checkpoint_shard *shard, int i, int which) {
     if (which == TROUPE_CHECKPOINT_MODEL) {
-        return parameters[i].value;
+        return shard->parameters[i].value;
     }
-    struct troupe_moments moments = troupe_optimizer_moments(optimizer, i);
+    struct troupe_moments moments = troupe_optimizer_moments(shard->optimizer, i);
     return which == TROUPE_CHECKPOINT_FIRST_MOMENTS ? moments.first : moments.second;
+}
+
+static bool is_on_device(const struct troupe_checkpoint_shard *shard) {
+    return shard->stream != NULL && !troupe_device_is_host(troupe_stream_device(shard->stream));
+}
+
+static troupe_status copy_floats(const struct troupe_checkpoint_shard *shard, float *to,
+                                 const float *from, int64_t count) {
+    struct troupe_copy copy = {
+        .to = to, .from = from, .rows = 1, .row_bytes = (size_t)count * sizeof *to};
+    TROUPE_TRY(troupe_stream_copy(shard->stream, &copy));
+    return troupe_stream_synchronize(shard->stream);
+}
+
+/* Writes parameter i, through `host` if it is in a device's memory. */
+static troupe_status write_parameter(troupe_safetensors *file,
+                                     const struct troupe_checkpoint_shard *shard, int i, int which,
+                                     float *host) {
+    struct troupe_file_box box = file_box(&shard->parameters[i]);
+    const float *data = data_of(shard, i, which);
+    if (is_on_device(shard)) {
+        TROUPE_TRY(copy_floats(shard, host, data, troupe_parameter_elements(&shard->parameters[i])));
+        data = host;
+    }
+    return troupe_safetensors_write_box(file, &box, data);
+}
+
+/* Host memory for the largest parameter of a shard on a device, else NULL. */
+static troupe_status make_host(const struct troupe_checkpoint_shard *shard, float **out) {
+    int64_t most = 0;
+    for (int i = 0; i < shard->count; i++) {
+        int64_t count = troupe_parameter_elements(&shard->parameters[i]);
+        most = count > most ? count : most;
+    }
+    *out = NULL;
+    return is_on_device(shard) ? TROUPE_NEW(out, most) : TROUPE_OK;
 }
 
 /* ---- writing ---- */
@@ -138,14 +173,15 @@ static bool is_mine(const struct troupe_checkpoint_shard *shard,
 
 static troupe_status write_shard(troupe_safetensors *file,
                                  const struct troupe_checkpoint_shard *shard, int which) {
-    for (int i = 0; i < shard->count; i++) {
+    float *host = NULL;
+    troupe_status status = make_host(shard, &host);
+    for (int i = 0; status == TROUPE_OK && i < shard->count; i++) {
         if (is_mine(shard, &shard->parameters[i])) {
-            struct troupe_file_box box = file_box(&shard->parameters[i]);
-            TROUPE_TRY(troupe_safetensors_write_box(
-                file, &box, data_of(shard->parameters, i, shard->optimizer, which)));
+            status = write_parameter(file, shard, i, which, host);
         }
     }
-    return TROUPE_OK;
+    troupe_free(host);
+    return status;
 }
 
 /* Every rank: its boxes into the files that rank 0 made. */

@@ -46,6 +46,7 @@ struct troupe_checkpoint_shard {
     const struct troupe_parameter *parameters;
     int count;
     const troupe_optimizer *optimizer; /* made with these parameters */
+    troupe_stream *stream;             /* their device's; NULL: they are in host memory */
     int tp_index;
     int dp_index;
 };

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "modules/train/config.h"
+#include "modules/train/config_internal.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <yaml.h>
 
 #include "modules/data/tokenizer.h"
 #include "modules/nn/module.h"
 #include "runtime/check.h"
+#include "runtime/device.h"
 
 enum key_type { KEY_INT, KEY_LONG, KEY_DOUBLE, KEY_BOOL, KEY_TEXT, KEY_PAIR, KEY_LIST };
 
@@ -99,7 +99,9 @@ static const struct key keys[] = {
     KEY("train.weight_decay", DOUBLE, train.weight_decay, "0.01", "AdamW, decoupled"),
     KEY("train.clip", DOUBLE, train.clip, "1", "global gradient norm; 0: off"),
     KEY("train.dtype", TEXT, train.dtype, "float32", "float32"),
-    KEY("train.device", TEXT, train.device, "cpu", "cpu"),
+    KEY("train.device", TEXT, train.device, "cpu",
+        "cpu, cuda: each rank takes one of its machine's GPUs in turn, or sim: a simulated device, "
+        "for tests"),
     KEY("train.workers", INT, train.workers, "0", "threads per rank; 0: its share of the cores"),
     KEY("train.checkpoint_every", INT, train.checkpoint_every, "0", "steps; 0: only at the end"),
 
@@ -117,6 +119,8 @@ static const struct key keys[] = {
         "activation slots per actor; 0: the pipeline's depth"),
 
     KEY("comm.provider", TEXT, comm.provider, "auto", "auto, shm, tcp or mpi"),
+    KEY("comm.serialize", TEXT, comm.serialize, "auto",
+        "one lane of collectives at a time on a GPU: true, false, or auto: where ranks share one"),
     KEY("comm.stall_s", DOUBLE, comm.stall_s, "120", "seconds without progress before giving up"),
 };
 
@@ -308,7 +312,7 @@ static const struct key *find_key(const char *path) {
 }
 
 /* Is path a proper prefix of some key ("train" of "train.lr")? */
-static bool is_section(const char *path) {
+bool troupe_config_is_section(const char *path) {
     size_t length = strlen(path);
     for (size_t i = 0; i < TROUPE_COUNT_OF(keys); i++) {
         if (strncmp(keys[i].path, path, length) == 0 && keys[i].path[length] == '.') {
@@ -340,7 +344,7 @@ static int edit_distance(const char *a, const char *b) {
     return row[b_length];
 }
 
-static const char *nearest_key(const char *path) {
+const char *troupe_config_nearest_key(const char *path) {
     const char *best = keys[0].path;
     int best_distance = INT_MAX;
     for (size_t i = 0; i < TROUPE_COUNT_OF(keys); i++) {
@@ -353,13 +357,12 @@ static const char *nearest_key(const char *path) {
     return best;
 }
 
-/* `where` is "demo.yaml:12" or "--set". */
-static troupe_status set_key(struct troupe_config *config, const char *where, const char *path,
-                             const char *text) {
+troupe_status troupe_config_set_key(struct troupe_config *config, const char *where,
+                                    const char *path, const char *text) {
     const struct key *key = find_key(path);
     if (key == NULL) {
         return troupe_fail(TROUPE_ERROR_INVALID, "%s: unknown key '%s'; did you mean '%s'?", where,
-                           path, nearest_key(path));
+                           path, troupe_config_nearest_key(path));
     }
     if (parse_value(key, text, (char *)config + key->offset) != TROUPE_OK) {
         return troupe_fail(TROUPE_ERROR_INVALID, "%s: %s: '%s' is not of type %s", where, path,
@@ -380,152 +383,10 @@ void troupe_config_init(struct troupe_config *config) {
     }
 }
 
-/* --- YAML ---------------------------------------------------------------------------------- */
-
-struct yaml_walk {
-    struct troupe_config *config;
-    const char *path; /* of the file */
-    yaml_document_t *document;
-};
-
-static const char *where_is(const struct yaml_walk *walk, const yaml_node_t *node, char *out,
-                            size_t bytes) {
-    snprintf(out, bytes, "%s:%zu", walk->path, node->start_mark.line + 1);
-    return out;
-}
-
-/* [a, b] of scalars back to text, so that files and --set share one parser. */
-static troupe_status sequence_text(const struct yaml_walk *walk, const yaml_node_t *node, char *out,
-                                   size_t bytes) {
-    size_t used = (size_t)snprintf(out, bytes, "[");
-    for (yaml_node_item_t *item = node->data.sequence.items.start;
-         item < node->data.sequence.items.top; item++) {
-        const yaml_node_t *value = yaml_document_get_node(walk->document, *item);
-        if (value->type != YAML_SCALAR_NODE || used + value->data.scalar.length + 4 > bytes) {
-            return TROUPE_ERROR_INVALID;
-        }
-        used += (size_t)snprintf(out + used, bytes - used, "%s%s", used > 1 ? ", " : "",
-                                 (const char *)value->data.scalar.value);
-    }
-    snprintf(out + used, bytes - used, "]");
-    return TROUPE_OK;
-}
-
-static troupe_status read_mapping(const struct yaml_walk *walk, const yaml_node_t *node,
-                                  const char *prefix);
-
-static troupe_status read_entry(const struct yaml_walk *walk, const yaml_node_t *name,
-                                const yaml_node_t *value, const char *prefix) {
-    char where[TROUPE_CONFIG_TEXT_BYTES], path[TROUPE_CONFIG_TEXT_BYTES];
-    char text[TROUPE_CONFIG_TEXT_BYTES];
-    where_is(walk, name, where, sizeof where);
-    if (name->type != YAML_SCALAR_NODE) {
-        return troupe_fail(TROUPE_ERROR_INVALID, "%s: a key must be a word", where);
-    }
-    int used = snprintf(path, sizeof path, "%s%s%s", prefix, prefix[0] != '\0' ? "." : "",
-                        (const char *)name->data.scalar.value);
-    if (used >= (int)sizeof path) {
-        return troupe_fail(TROUPE_ERROR_INVALID, "%s: key longer than %zu bytes", where,
-                           sizeof path);
-    }
-    switch (value->type) {
-    case YAML_MAPPING_NODE:
-        if (!is_section(path)) {
-            return troupe_fail(TROUPE_ERROR_INVALID, "%s: unknown key '%s'; did you mean '%s'?",
-                               where, path, nearest_key(path));
-        }
-        return read_mapping(walk, value, path);
-    case YAML_SEQUENCE_NODE:
-        if (sequence_text(walk, value, text, sizeof text) != TROUPE_OK) {
-            return troupe_fail(TROUPE_ERROR_INVALID, "%s: %s: the list is too long or nested",
-                               where, path);
-        }
-        return set_key(walk->config, where, path, text);
-    default:
-        if (is_section(path)) {
-            return troupe_fail(TROUPE_ERROR_INVALID, "%s: %s must be a mapping {key: value}", where,
-                               path);
-        }
-        return set_key(walk->config, where, path, (const char *)value->data.scalar.value);
-    }
-}
-
-static troupe_status read_mapping(const struct yaml_walk *walk, const yaml_node_t *node,
-                                  const char *prefix) {
-    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start;
-         pair < node->data.mapping.pairs.top; pair++) {
-        const yaml_node_t *name = yaml_document_get_node(walk->document, pair->key);
-        for (yaml_node_pair_t *other = node->data.mapping.pairs.start; other < pair; other++) {
-            const yaml_node_t *earlier = yaml_document_get_node(walk->document, other->key);
-            if (name->type == YAML_SCALAR_NODE && earlier->type == YAML_SCALAR_NODE &&
-                strcmp((char *)name->data.scalar.value, (char *)earlier->data.scalar.value) == 0) {
-                return troupe_fail(TROUPE_ERROR_INVALID, "%s:%zu: key '%s' stands here twice",
-                                   walk->path, name->start_mark.line + 1,
-                                   (char *)name->data.scalar.value);
-            }
-        }
-        TROUPE_TRY(
-            read_entry(walk, name, yaml_document_get_node(walk->document, pair->value), prefix));
-    }
-    return TROUPE_OK;
-}
-
-/* A file may hold a whole config, or only a section of it with or without its name. */
-static const char *prefix_of(const struct yaml_walk *walk, const yaml_node_t *root,
-                             const char *section) {
-    if (section == NULL) {
-        return "";
-    }
-    for (yaml_node_pair_t *pair = root->data.mapping.pairs.start;
-         pair < root->data.mapping.pairs.top; pair++) {
-        const yaml_node_t *name = yaml_document_get_node(walk->document, pair->key);
-        if (name->type == YAML_SCALAR_NODE &&
-            strcmp((const char *)name->data.scalar.value, section) == 0) {
-            return "";
-        }
-    }
-    return section;
-}
-
-static troupe_status read_document(struct troupe_config *config, const char *path,
-                                   const char *section, yaml_parser_t *parser) {
-    yaml_document_t document;
-    if (!yaml_parser_load(parser, &document)) {
-        return troupe_fail(TROUPE_ERROR_INVALID, "%s:%zu: not YAML: %s", path,
-                           parser->problem_mark.line + 1, parser->problem);
-    }
-    struct yaml_walk walk = {.config = config, .path = path, .document = &document};
-    const yaml_node_t *root = yaml_document_get_root_node(&document);
-    troupe_status status = TROUPE_OK;
-    if (root == NULL || root->type != YAML_MAPPING_NODE) {
-        status = troupe_fail(TROUPE_ERROR_INVALID, "%s: the file holds no mapping of keys", path);
-    } else {
-        status = read_mapping(&walk, root, prefix_of(&walk, root, section));
-    }
-    yaml_document_delete(&document);
-    return status;
-}
-
-static troupe_status read_file(struct troupe_config *config, const char *path,
-                               const char *section) {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) {
-        return troupe_fail(TROUPE_ERROR_IO, "%s: %s", path, strerror(errno));
-    }
-    yaml_parser_t parser;
-    if (!yaml_parser_initialize(&parser)) {
-        fclose(file);
-        return troupe_fail(TROUPE_ERROR_MEMORY, "%s: no memory for the YAML parser", path);
-    }
-    yaml_parser_set_input_file(&parser, file);
-    troupe_status status = read_document(config, path, section, &parser);
-    yaml_parser_delete(&parser);
-    fclose(file);
-    return status;
-}
+/* --- reading and setting ------------------------------------------------------------------- */
 
 troupe_status troupe_config_read(struct troupe_config *config, const char *path) {
-    return read_file(config, path, NULL);
+    return troupe_config_read_file(config, path, NULL);
 }
 
 troupe_status troupe_config_read_placement(struct troupe_config *config, const char *path) {
@@ -535,7 +396,7 @@ troupe_status troupe_config_read_placement(struct troupe_config *config, const c
             set_default(config, &keys[i]);
         }
     }
-    return read_file(config, path, section);
+    return troupe_config_read_file(config, path, section);
 }
 
 troupe_status troupe_config_set(struct troupe_config *config, const char *assignment) {
@@ -548,7 +409,7 @@ troupe_status troupe_config_set(struct troupe_config *config, const char *assign
     }
     memcpy(path, assignment, (size_t)(equals - assignment));
     path[equals - assignment] = '\0';
-    return set_key(config, "--set", path, equals + 1);
+    return troupe_config_set_key(config, "--set", path, equals + 1);
 }
 
 /* --- checks -------------------------------------------------------------------------------- */
@@ -582,6 +443,14 @@ static troupe_status check_axes(const struct troupe_config *config) {
     return TROUPE_OK;
 }
 
+static troupe_status check_serialize(const char *value) {
+    if (strcmp(value, "auto") == 0 || strcmp(value, "true") == 0 || strcmp(value, "false") == 0) {
+        return TROUPE_OK;
+    }
+    return troupe_fail(TROUPE_ERROR_INVALID, "comm.serialize is %s; it must be auto, true or false",
+                       value);
+}
+
 static troupe_status check_train(const struct troupe_config *config) {
     TROUPE_TRY(at_least("train.steps", config->train.steps, 0));
     TROUPE_TRY(at_least("train.microbatches", config->train.microbatches, 1));
@@ -604,7 +473,9 @@ static troupe_status check_train(const struct troupe_config *config) {
                            "train.lr, lr_min and clip must not be negative, and eps not zero");
     }
     TROUPE_TRY(must_be("train.dtype", config->train.dtype, "float32"));
-    return must_be("train.device", config->train.device, "cpu");
+    enum troupe_device_kind kind = TROUPE_DEVICE_CPU;
+    troupe_status status = troupe_device_kind_find(config->train.device, &kind);
+    return status == TROUPE_OK ? TROUPE_OK : troupe_fail_in(status, "train.device");
 }
 
 /* Ranks that the config names must not be passed over in silence. */
@@ -629,6 +500,7 @@ troupe_status troupe_config_resolve(struct troupe_config *config) {
     TROUPE_TRY(at_least("schedule.look_ahead", config->schedule.look_ahead, 1));
     TROUPE_TRY(at_least("schedule.credits", config->schedule.credits, 1));
     TROUPE_TRY(at_least("schedule.slots", config->schedule.slots, 0));
+    TROUPE_TRY(check_serialize(config->comm.serialize));
     if (!(config->comm.stall_s > 0 && config->comm.stall_s <= seconds_max)) {
         return troupe_fail(TROUPE_ERROR_INVALID, "comm.stall_s is %g; it must be above 0, to %g",
                            config->comm.stall_s, seconds_max);

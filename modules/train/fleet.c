@@ -41,7 +41,8 @@ static troupe_status create_part(struct troupe_fleet *fleet, int module) {
         .alone = o->alone,
         .samples = o->samples,
         .source = o->source,
-        .stream = o->stream,
+        .device = o->device,
+        .lane = fleet->lane,
         .comm = o->comm,
     };
     return troupe_part_create(&options, &fleet->parts[module]);
@@ -76,6 +77,7 @@ static troupe_status spawn_module(struct troupe_fleet *fleet, int index) {
             .stage_count = module->pp,
             .dp = dp,
             .argument = fleet->parts[index],
+            .stream = fleet->parts[index] != NULL ? fleet->parts[index]->stream : NULL,
         };
         status = troupe_spawn(fleet->runtime, &options, &fleet->gangs[index][i]);
     }
@@ -151,6 +153,15 @@ static troupe_status add_boundaries(struct troupe_fleet *fleet) {
 
 /* ---- life ---- */
 
+/* Staged sums make the host wait, and ranks that share a GPU may not have room for two lanes. */
+bool troupe_fleet_serializes(const struct troupe_fleet *fleet) {
+    const struct troupe_fleet_options *o = &fleet->options;
+    const char *wanted = o->config->comm.serialize;
+    bool must = strcmp(o->collectives.engine, "staged") == 0;
+    return fleet->lane != NULL && (must || strcmp(wanted, "true") == 0 ||
+                                   (strcmp(wanted, "auto") == 0 && o->collectives.shared));
+}
+
 static troupe_status create_runtime(struct troupe_fleet *fleet) {
     const struct troupe_config *config = fleet->options.config;
     struct troupe_runtime_options options = {
@@ -158,6 +169,7 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
         .order = config->schedule.order,
         .look_ahead = config->schedule.look_ahead,
         .stall_ns = (int64_t)(config->comm.stall_s * 1e9),
+        .serialize = troupe_fleet_serializes(fleet),
         .generation = fleet->options.generation,
         .trace = fleet->timeline != NULL ? troupe_timeline_trace(fleet->timeline) : NULL,
     };
@@ -168,14 +180,39 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
     return add_boundaries(fleet);
 }
 
-static troupe_status build(struct troupe_fleet *fleet) {
-    if (fleet->options.outline) {
-        return create_runtime(fleet);
+/* All groups of this rank's parts get their device. */
+static troupe_status open_groups(struct troupe_fleet *fleet) {
+    enum { GROUPS = 3 };
+    troupe_group *groups[TROUPE_CONFIG_MODULES * GROUPS];
+    int count = 0;
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        const struct troupe_part *part = fleet->parts[i];
+        if (part != NULL) {
+            groups[count++] = part->tp;
+            groups[count++] = part->sums.dp;
+            groups[count++] = part->sums.tied;
+        }
+    }
+    return troupe_groups_open_device(fleet->options.comm, fleet->options.device, groups, count,
+                                     NULL);
+}
+
+static troupe_status create_parts(struct troupe_fleet *fleet) {
+    troupe_device *device = fleet->options.device;
+    TROUPE_TRY(troupe_stream_create(device, &fleet->stream));
+    if (!troupe_device_is_host(device)) {
+        TROUPE_TRY(troupe_stream_create(device, &fleet->lane));
     }
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         TROUPE_TRY(create_part(fleet, i));
     }
-    TROUPE_TRY(troupe_timeline_create(fleet->options.comm, &fleet->timeline));
+    return troupe_timeline_create(fleet->options.comm, &fleet->timeline);
+}
+
+static troupe_status build(struct troupe_fleet *fleet) {
+    if (!fleet->options.outline) {
+        TROUPE_TRY(create_parts(fleet));
+    }
     return create_runtime(fleet);
 }
 
@@ -218,6 +255,8 @@ void troupe_fleet_destroy(struct troupe_fleet *fleet) {
         troupe_free(fleet->gangs[i]);
     }
     troupe_timeline_destroy(fleet->timeline);
+    troupe_stream_destroy(fleet->lane);
+    troupe_stream_destroy(fleet->stream);
     troupe_plan_destroy(fleet->plan);
     troupe_free(fleet);
 }
@@ -254,7 +293,7 @@ troupe_status troupe_fleet_draw_weights(struct troupe_fleet *fleet) {
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         const struct troupe_part *part = fleet->parts[i];
         if (part != NULL) {
-            TROUPE_TRY(troupe_parameters_init(fleet->options.stream, part->stage->parameters,
+            TROUPE_TRY(troupe_parameters_init(part->stream, part->stage->parameters,
                                               part->stage->parameter_count,
                                               (uint64_t)fleet->options.config->train.seed));
         }
@@ -270,10 +309,29 @@ troupe_status troupe_fleet_prepare(struct troupe_fleet *fleet) {
 }
 
 troupe_status troupe_fleet_start(struct troupe_fleet *fleet) {
+    if (fleet->lane != NULL) {
+        TROUPE_TRY(open_groups(fleet));
+    }
     return troupe_runtime_start(fleet->runtime);
 }
 
 /* ---- steps ---- */
+
+/* Waits until the parts' streams have done the step; others may still need this rank meanwhile. */
+static troupe_status wait_for_parts(struct troupe_fleet *fleet) {
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        troupe_status status = TROUPE_AGAIN;
+        while (fleet->parts[i] != NULL &&
+               (status = troupe_part_poll_end(fleet->parts[i])) == TROUPE_AGAIN) {
+            if (troupe_comm_progress(fleet->options.comm) == 0) {
+                troupe_comm_idle(fleet->options.comm);
+            }
+            TROUPE_TRY(troupe_comm_failure(fleet->options.comm));
+        }
+        TROUPE_TRY(fleet->parts[i] != NULL ? status : TROUPE_OK);
+    }
+    return TROUPE_OK;
+}
 
 troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step) {
     troupe_sample_plan_set_step(fleet->options.samples, step);
@@ -285,7 +343,13 @@ troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step) {
             TROUPE_TRY(troupe_stage_begin_step(fleet->parts[i]->stage));
         }
     }
-    return troupe_runtime_step(fleet->runtime, step);
+    TROUPE_TRY(troupe_runtime_step(fleet->runtime, step));
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        if (fleet->parts[i] != NULL) {
+            TROUPE_TRY(troupe_part_enqueue_end(fleet->parts[i]));
+        }
+    }
+    return wait_for_parts(fleet);
 }
 
 troupe_status troupe_fleet_update(struct troupe_fleet *fleet,
@@ -293,6 +357,15 @@ troupe_status troupe_fleet_update(struct troupe_fleet *fleet,
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         if (fleet->parts[i] != NULL) {
             TROUPE_TRY(troupe_optimizer_update(fleet->parts[i]->optimizer, update));
+        }
+    }
+    return TROUPE_OK;
+}
+
+troupe_status troupe_fleet_drain(const struct troupe_fleet *fleet) {
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        if (fleet->parts[i] != NULL) {
+            TROUPE_TRY(troupe_stream_synchronize(fleet->parts[i]->stream));
         }
     }
     return TROUPE_OK;

@@ -21,6 +21,7 @@
 #define TROUPE_MODULES_TRAIN_FLEET_H
 
 #include "actors/runtime.h"
+#include "comm/group_stream.h"
 #include "modules/optim/optimizer.h"
 #include "modules/train/boundary.h"
 #include "modules/train/part.h"
@@ -34,7 +35,8 @@ extern "C" {
 struct troupe_fleet_options {
     const struct troupe_config *config;
     troupe_comm *comm;
-    troupe_stream *stream;
+    troupe_device *device;
+    struct troupe_group_device_choice collectives; /* of the device, see troupe_fleet_start */
     troupe_source *source;
     troupe_sample_plan *samples;
     int generation; /* 0 or 1 */
@@ -50,6 +52,8 @@ struct troupe_fleet {
     int *gangs[TROUPE_CONFIG_MODULES];                /* by stage * dp + shard */
     struct troupe_boundary *boundaries;
     int boundary_count;
+    troupe_stream *stream; /* of moves of the state */
+    troupe_stream *lane;   /* of the sums of gradients; NULL: on the host */
     troupe_runtime *runtime;
     troupe_timeline *timeline; /* of its steps; NULL in an outline */
 };
@@ -69,7 +73,7 @@ troupe_status troupe_fleet_start(struct troupe_fleet *fleet);
 /* Ends the actors; the parts stay. Collective, unless the job has failed. */
 void troupe_fleet_stop(struct troupe_fleet *fleet);
 
-/* All tasks of a step but the update. */
+/* All tasks of a step but the update, done on the device, too: here the host waits for it. */
 troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step);
 troupe_status troupe_fleet_update(struct troupe_fleet *fleet,
                                   const struct troupe_optimizer_step *update);
@@ -79,6 +83,11 @@ troupe_status troupe_fleet_update(struct troupe_fleet *fleet,
 troupe_status troupe_fleet_state(const struct troupe_fleet *fleet,
                                  const struct troupe_state_map *map,
                                  struct troupe_state_part **out);
+/* Waits for what is still in the parts' streams: the latest update. */
+troupe_status troupe_fleet_drain(const struct troupe_fleet *fleet);
+
+/* Whether it runs one lane at a time, by comm.serialize. */
+bool troupe_fleet_serializes(const struct troupe_fleet *fleet);
 /* The index of the part's gang in the runtime. */
 int troupe_fleet_gang(const struct troupe_fleet *fleet, const struct troupe_part *part);
 /* After start: one line a module, then islands. */

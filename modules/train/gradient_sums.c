@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "comm/group_stream.h"
 #include "runtime/memory.h"
 
 /* Of one collective: long enough that its latency does not count, and two of them in flight keep a
@@ -112,16 +113,43 @@ static troupe_status make_groups(const struct troupe_gradient_sums_options *o,
     return status;
 }
 
+/* ---- on a device ---- */
+
+static troupe_status make_events(struct troupe_gradient_sums *sums) {
+    if (sums->lane == NULL || sums->run_count == 0) {
+        return TROUPE_OK;
+    }
+    troupe_device *device = troupe_stream_device(sums->lane);
+    TROUPE_TRY(troupe_event_create(device, &sums->computed));
+    return troupe_event_create(device, &sums->summed);
+}
+
+static troupe_status enqueue(const struct troupe_gradient_sums *sums) {
+    TROUPE_TRY(troupe_event_record(sums->computed, sums->stream));
+    TROUPE_TRY(troupe_stream_wait(sums->lane, sums->computed));
+    for (int i = 0; i < sums->run_count; i++) {
+        const struct troupe_gradient_run *run = &sums->runs[i];
+        TROUPE_TRY(troupe_group_enqueue_all_reduce(run->tied ? sums->tied : sums->dp, sums->lane,
+                                                   TROUPE_SUM, TROUPE_ELEMENT_FLOAT32, run->data,
+                                                   run->count));
+    }
+    TROUPE_TRY(troupe_event_record(sums->summed, sums->lane));
+    return troupe_stream_wait(sums->stream, sums->summed);
+}
+
 /* ---- the calls ---- */
 
 troupe_status troupe_gradient_sums_init(const struct troupe_gradient_sums_options *options,
                                         struct troupe_gradient_sums *out) {
-    *out = (struct troupe_gradient_sums){.run_count = 0};
+    *out = (struct troupe_gradient_sums){.stream = options->stream, .lane = options->lane};
     TROUPE_TRY(make_runs(options, out));
+    TROUPE_TRY(make_events(out));
     return make_groups(options, out);
 }
 
 void troupe_gradient_sums_fini(struct troupe_gradient_sums *sums) {
+    troupe_event_destroy(sums->computed);
+    troupe_event_destroy(sums->summed);
     troupe_group_destroy(sums->tied);
     troupe_group_destroy(sums->dp);
     troupe_free(sums->runs);
@@ -130,6 +158,9 @@ void troupe_gradient_sums_fini(struct troupe_gradient_sums *sums) {
 
 troupe_status troupe_gradient_sums_post(struct troupe_gradient_sums *sums,
                                         struct troupe_firing *firing) {
+    if (sums->computed != NULL) {
+        return enqueue(sums);
+    }
     for (int i = 0; i < sums->run_count; i++) {
         struct troupe_gradient_run *run = &sums->runs[i];
         TROUPE_TRY(troupe_firing_all_reduce(firing, run->tied ? sums->tied : sums->dp, TROUPE_SUM,

@@ -31,6 +31,8 @@ struct troupe_gradient_sums_options {
     bool alone;                                /* the groups are made without their other members */
     const struct troupe_parameter *parameters; /* of the shard */
     int count;
+    troupe_stream *stream; /* in which the gradients are computed */
+    troupe_stream *lane;   /* in which they are summed on a device, one for all parts; NULL: host */
 };
 
 /* What one collective sums. */
@@ -46,13 +48,16 @@ struct troupe_gradient_sums {
     troupe_group *tied; /* NULL: nothing is tied */
     struct troupe_gradient_run *runs;
     int run_count;
+    troupe_stream *stream, *lane;
+    troupe_event *computed, *summed; /* on a device; else NULL */
 };
 
 troupe_status troupe_gradient_sums_init(const struct troupe_gradient_sums_options *options,
                                         struct troupe_gradient_sums *out);
 /* Accepts zeroed and half-built ones. */
 void troupe_gradient_sums_fini(struct troupe_gradient_sums *sums);
-/* Posts all sums; the firing is done when they are. */
+/* Posts all sums; the firing is done when they are. On a device enqueues them in the lane, behind
+ * what the stream does so far, and the stream's later work behind them. */
 troupe_status troupe_gradient_sums_post(struct troupe_gradient_sums *sums,
                                         struct troupe_firing *firing);
 

@@ -128,6 +128,8 @@ troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *
             r->flops / seconds * 1e-12);
     write_modules(file, "compute_ms", r->compute_ms);
     write_modules(file, "wait_ms", r->wait_ms);
+    write_modules(file, "launch_ms", r->launch_ms);
+    fprintf(file, ", \"copy_ms\": %.4g", r->copy_ms);
     fprintf(file, ", \"bytes\": {");
     for (int i = 0; i < r->edge_count; i++) {
         fprintf(file, "%s\"%s\": %.0f", i > 0 ? ", " : "", r->edges[i].name, r->edges[i].bytes);

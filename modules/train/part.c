@@ -48,7 +48,7 @@ static troupe_status make_stage(struct troupe_part *part, const struct troupe_pa
                                        .slots = o->slots,
                                        .plan = o->samples,
                                        .source = o->source,
-                                       .stream = o->stream,
+                                       .stream = part->stream,
                                        .tp = part->tp},
         &part->stage);
 }
@@ -66,21 +66,23 @@ static troupe_status make_sums(struct troupe_part *part, const struct troupe_par
         .alone = o->alone,
         .parameters = part->stage->parameters,
         .count = part->stage->parameter_count,
+        .stream = part->stream,
+        .lane = o->lane,
     };
     return troupe_gradient_sums_init(&options, &part->sums);
 }
 
 static troupe_status make_optimizer(struct troupe_part *part, const struct troupe_part_options *o) {
     return troupe_optimizer_create(
-        &(struct troupe_optimizer_options){
-            .stream = o->stream,
-            .kernels = troupe_kernels_for(troupe_device_kind(troupe_stream_device(o->stream))),
-            .parameters = part->stage->parameters,
-            .count = part->stage->parameter_count,
-            .beta1 = o->config->train.betas[0],
-            .beta2 = o->config->train.betas[1],
-            .epsilon = o->config->train.eps,
-            .weight_decay = o->config->train.weight_decay},
+        &(struct troupe_optimizer_options){.stream = part->stream,
+                                           .kernels =
+                                               troupe_kernels_for(troupe_device_kind(o->device)),
+                                           .parameters = part->stage->parameters,
+                                           .count = part->stage->parameter_count,
+                                           .beta1 = o->config->train.betas[0],
+                                           .beta2 = o->config->train.betas[1],
+                                           .epsilon = o->config->train.eps,
+                                           .weight_decay = o->config->train.weight_decay},
         &part->optimizer);
 }
 
@@ -89,11 +91,15 @@ troupe_status troupe_part_create(const struct troupe_part_options *o, struct tro
     troupe_status status = TROUPE_OK;
     TROUPE_TRY(TROUPE_NEW(&part, 1));
     part->module = o->module;
+    TROUPE_TRY_FAIL(troupe_stream_create(o->device, &part->stream));
+    TROUPE_TRY_FAIL(troupe_event_create(o->device, &part->ended));
     TROUPE_TRY_FAIL(make_tp_group(part, o));
     TROUPE_TRY_FAIL(make_stage(part, o));
     TROUPE_TRY_FAIL(make_sums(part, o));
     TROUPE_TRY_FAIL(make_optimizer(part, o));
-    TROUPE_TRY_FAIL(TROUPE_NEW(&part->squares, part->stage->parameter_count));
+    TROUPE_TRY_FAIL(troupe_device_alloc_host(
+        o->device, (size_t)part->stage->parameter_count * sizeof *part->squares,
+        (void **)&part->squares));
     *out = part;
     return TROUPE_OK;
 fail:
@@ -105,31 +111,51 @@ void troupe_part_destroy(struct troupe_part *part) {
     if (part == NULL) {
         return;
     }
-    troupe_free(part->squares);
+    if (part->squares != NULL) {
+        troupe_device_free_host(troupe_stream_device(part->stream), part->squares);
+    }
     troupe_optimizer_destroy(part->optimizer);
     troupe_gradient_sums_fini(&part->sums);
     troupe_stage_destroy(part->stage);
     troupe_group_destroy(part->tp);
+    troupe_event_destroy(part->ended);
+    troupe_stream_destroy(part->stream);
     troupe_free(part);
 }
 
-troupe_status troupe_part_square_sum(struct troupe_part *part, double *sum) {
+/* ---- the end of a step ---- */
+
+static bool counts_squares(const struct troupe_part *part) {
+    return part->stage->options.dp_index == 0;
+}
+
+troupe_status troupe_part_enqueue_end(struct troupe_part *part) {
     const struct troupe_stage_options *o = &part->stage->options;
-    if (o->dp_index != 0) {
-        return TROUPE_OK;
+    if (counts_squares(part)) {
+        TROUPE_TRY(troupe_gradient_square_sums(
+            &(struct troupe_gradient_list){
+                .stream = part->stream,
+                .kernels = troupe_kernels_for(troupe_device_kind(troupe_stream_device(o->stream))),
+                .parameters = part->stage->parameters,
+                .count = part->stage->parameter_count,
+                .replicas_count = o->shard.tp_index == 0},
+            part->squares));
     }
-    TROUPE_TRY(troupe_gradient_square_sums(
-        &(struct troupe_gradient_list){
-            .stream = o->stream,
-            .kernels = troupe_kernels_for(troupe_device_kind(troupe_stream_device(o->stream))),
-            .parameters = part->stage->parameters,
-            .count = part->stage->parameter_count,
-            .replicas_count = o->shard.tp_index == 0},
-        part->squares));
-    for (int i = 0; i < part->stage->parameter_count; i++) {
-        *sum += part->squares[i];
-    }
+    return troupe_event_record(part->ended, part->stream);
+}
+
+troupe_status troupe_part_poll_end(struct troupe_part *part) {
+    TROUPE_TRY(troupe_event_query(part->ended));
+    troupe_stage_end_step(part->stage);
     return TROUPE_OK;
+}
+
+double troupe_part_square_sum(const struct troupe_part *part) {
+    double sum = 0;
+    for (int i = 0; counts_squares(part) && i < part->stage->parameter_count; i++) {
+        sum += part->squares[i];
+    }
+    return sum;
 }
 
 /* ---- the actor ---- */

@@ -23,11 +23,13 @@ extern "C" {
 
 struct troupe_part {
     int module;
+    troupe_stream *stream; /* its own */
+    troupe_event *ended;   /* behind the step's work */
     struct troupe_stage *stage;
     troupe_group *tp; /* NULL: alone */
     struct troupe_gradient_sums sums;
     troupe_optimizer *optimizer;
-    double *squares; /* scratch: by parameter */
+    double *squares; /* of the gradients, by parameter; memory that host and device reach */
 };
 
 struct troupe_part_options {
@@ -42,7 +44,8 @@ struct troupe_part_options {
     bool alone;     /* its groups are made without their other members */
     const troupe_sample_plan *samples;
     troupe_source *source;
-    troupe_stream *stream;
+    troupe_device *device;
+    troupe_stream *lane; /* in which gradients are summed on a device; NULL: the host */
     troupe_comm *comm;
 };
 
@@ -56,9 +59,13 @@ extern const struct troupe_actor_class troupe_part_class;
 
 troupe_status troupe_part_create(const struct troupe_part_options *options,
                                  struct troupe_part **out);
-/* Adds the square sum of its gradients to *sum. What other ranks hold, too, counts on one of them:
- * the first DP shard, and what TP replicates on the first TP shard. */
-troupe_status troupe_part_square_sum(struct troupe_part *part, double *sum);
+/* After the step's methods: enqueues the squares of the gradients and marks the end of the step. */
+troupe_status troupe_part_enqueue_end(struct troupe_part *part);
+/* OK when the part's stream has done all that, AGAIN when not: then the host may look. */
+troupe_status troupe_part_poll_end(struct troupe_part *part);
+/* The square sum of its gradients. What other ranks hold, too, counts on one of them: the first DP
+ * shard, and what TP replicates on the first TP shard. */
+double troupe_part_square_sum(const struct troupe_part *part);
 /* Accepts NULL. */
 void troupe_part_destroy(struct troupe_part *part);
 

@@ -14,6 +14,8 @@ struct totals {
     double squares[TROUPE_CONFIG_MODULES]; /* of the gradients */
     double compute_ms[TROUPE_CONFIG_MODULES];
     double wait_ms[TROUPE_CONFIG_MODULES];
+    double launch_ms[TROUPE_CONFIG_MODULES];
+    double copy_ms;
     double loss;
     double flops;
     double edge_bytes[TROUPE_REPORT_EDGES_MAX];
@@ -25,19 +27,20 @@ static int edge_count(const struct troupe_fleet *fleet) {
     return count < TROUPE_REPORT_EDGES_MAX ? count : TROUPE_REPORT_EDGES_MAX;
 }
 
-static troupe_status add_part(const struct troupe_fleet *fleet, struct troupe_part *part,
-                              struct totals *totals) {
+static void add_part(const struct troupe_fleet *fleet, const struct troupe_part *part,
+                     struct totals *totals) {
     const struct troupe_stage *stage = part->stage;
     struct troupe_gang_times times =
         troupe_runtime_gang_times(fleet->runtime, troupe_fleet_gang(fleet, part));
     totals->compute_ms[part->module] += (double)times.compute_ns * 1e-6;
+    totals->launch_ms[part->module] += (double)times.launch_ns * 1e-6;
     totals->wait_ms[part->module] +=
         (double)(times.wait_ticket_ns + times.wait_input_ns + times.wait_output_ns) * 1e-6;
     totals->flops += 3 * stage->flops;
     for (int k = 0; stage->options.shard.tp_index == 0 && k < stage->microbatch_count; k++) {
         totals->loss += stage->loss_sums[k];
     }
-    return troupe_part_square_sum(part, &totals->squares[part->module]);
+    totals->squares[part->module] += troupe_part_square_sum(part);
 }
 
 static troupe_status find_totals(const struct troupe_report_options *o, struct totals *totals) {
@@ -45,9 +48,10 @@ static troupe_status find_totals(const struct troupe_report_options *o, struct t
     memset(totals, 0, sizeof *totals);
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         if (fleet->parts[i] != NULL) {
-            TROUPE_TRY(add_part(fleet, fleet->parts[i], totals));
+            add_part(fleet, fleet->parts[i], totals);
         }
     }
+    totals->copy_ms = (double)troupe_runtime_copy_ns(fleet->runtime) * 1e-6;
     for (int e = 0; e < edge_count(fleet); e++) {
         totals->edge_bytes[e] = (double)troupe_runtime_edge_bytes(fleet->runtime, e);
     }
@@ -120,6 +124,7 @@ static void fill(const struct troupe_report_options *o, const struct totals *tot
         out->module_norm[i] = sqrt(totals->squares[i]);
         out->compute_ms[i] = totals->compute_ms[i];
         out->wait_ms[i] = totals->wait_ms[i];
+        out->launch_ms[i] = totals->launch_ms[i];
     }
     out->grad_norm = sqrt(square_sum);
     out->lr = troupe_learning_rate(&(struct troupe_lr_schedule){.lr = config->train.lr,
@@ -129,6 +134,7 @@ static void fill(const struct troupe_report_options *o, const struct totals *tot
                                    out->step);
     out->tokens = troupe_sample_plan_rows(samples)[batch];
     out->images = troupe_sample_plan_images(samples)[batch];
+    out->copy_ms = totals->copy_ms;
     out->flops = totals->flops;
     out->edge_count = edge_count(o->fleet);
     for (int e = 0; e < out->edge_count; e++) {

@@ -25,7 +25,7 @@ extern "C" {
 enum {
     TROUPE_REPORT_EDGES_MAX = 64,
     /* Numbers that collect sums over its group. */
-    TROUPE_REPORT_TOTALS = 3 * TROUPE_CONFIG_MODULES + 2 + TROUPE_REPORT_EDGES_MAX,
+    TROUPE_REPORT_TOTALS = 4 * TROUPE_CONFIG_MODULES + 3 + TROUPE_REPORT_EDGES_MAX,
 };
 
 struct troupe_step_report {
@@ -40,6 +40,9 @@ struct troupe_step_report {
     double flops;                             /* of the model: forward plus twice that backward */
     double compute_ms[TROUPE_CONFIG_MODULES]; /* summed over the module's ranks */
     double wait_ms[TROUPE_CONFIG_MODULES];
+    double launch_ms[TROUPE_CONFIG_MODULES]; /* of the hosts in the tasks: on the CPU the same as
+                                                compute, on a GPU launches and waits for sums */
+    double copy_ms; /* of the devices, messages between them and their hosts; all ranks */
     const struct troupe_timeline_result *timeline; /* of rank 0 until the next step; else NULL */
     int edge_count;
     struct {

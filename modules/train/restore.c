@@ -67,7 +67,7 @@ static troupe_status plan_move(struct restore *r) {
     const struct troupe_fleet_options *o = &r->fleet->options;
     TROUPE_TRY(troupe_fleet_state(r->fleet, &r->to, &r->to_parts));
     return troupe_state_move_create(&(struct troupe_state_move_options){.comm = o->comm,
-                                                                        .stream = o->stream,
+                                                                        .stream = r->fleet->stream,
                                                                         .from = &r->from,
                                                                         .to = &r->to,
                                                                         .from_parts = r->from_parts,

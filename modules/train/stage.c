@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "modules/train/stage.h"
 
+#include <math.h>
+
 #include "runtime/memory.h"
 
 static int parts_of(const struct troupe_stage_options *options) {
@@ -30,7 +32,12 @@ static troupe_status create_batches(struct troupe_stage *stage) {
     const struct troupe_stage_options *o = &stage->options;
     struct troupe_batch_bounds bounds = troupe_sample_plan_bounds(o->plan, o->dp_count);
     stage->microbatch_count = troupe_sample_plan_microbatches(o->plan);
-    TROUPE_TRY(TROUPE_NEW(&stage->loss_sums, stage->microbatch_count));
+    troupe_device *device = troupe_stream_device(o->stream);
+    size_t numbers = (size_t)stage->microbatch_count;
+    TROUPE_TRY(troupe_device_alloc_host(device, numbers * sizeof *stage->loss_sums,
+                                        (void **)&stage->loss_sums));
+    TROUPE_TRY(troupe_device_alloc_host(device, numbers * sizeof *stage->nonfinite_rows,
+                                        (void **)&stage->nonfinite_rows));
     TROUPE_TRY(TROUPE_NEW(&stage->batches, stage->microbatch_count));
     for (int i = 0; i < stage->microbatch_count; i++) {
         TROUPE_TRY(troupe_microbatch_create(&bounds, parts_of(o), &stage->batches[i]));
@@ -63,7 +70,9 @@ void troupe_stage_destroy(struct troupe_stage *stage) {
         troupe_microbatch_destroy(stage->batches[i]);
     }
     troupe_free(stage->batches);
-    troupe_free(stage->loss_sums);
+    troupe_device *device = troupe_stream_device(stage->options.stream);
+    troupe_device_free_host(device, stage->loss_sums);
+    troupe_device_free_host(device, stage->nonfinite_rows);
     if (stage->module != NULL) {
         stage->options.module_class->destroy(stage->module);
     }
@@ -72,14 +81,23 @@ void troupe_stage_destroy(struct troupe_stage *stage) {
 
 troupe_status troupe_stage_begin_step(struct troupe_stage *stage) {
     const struct troupe_stage_options *o = &stage->options;
-    stage->nonfinite_microbatch = -1;
     stage->flops = 0;
     for (int i = 0; i < stage->microbatch_count; i++) {
         stage->loss_sums[i] = 0;
+        stage->nonfinite_rows[i] = -1;
         TROUPE_TRY(troupe_microbatch_fill(stage->batches[i], o->plan, o->source, i, o->dp_index,
                                           o->dp_count));
     }
     return troupe_gradients_zero(o->stream, stage->parameters, stage->parameter_count);
+}
+
+void troupe_stage_end_step(struct troupe_stage *stage) {
+    stage->nonfinite_microbatch = -1;
+    for (int i = stage->microbatch_count - 1; i >= 0; i--) {
+        if (stage->nonfinite_rows[i] >= 0 || !isfinite(stage->loss_sums[i])) {
+            stage->nonfinite_microbatch = i;
+        }
+    }
 }
 
 static struct troupe_module_task task_of(const struct troupe_stage *stage, int microbatch,
@@ -92,23 +110,18 @@ static struct troupe_module_task task_of(const struct troupe_stage *stage, int m
     };
 }
 
-/* Remembers the first microbatch whose output (or loss) is not finite. */
+/* Looks for a row of the output that is not finite; the loss, where there is one, tells by itself.
+ */
 static troupe_status watch_output(struct troupe_stage *stage, int microbatch,
                                   const struct troupe_tensor *output) {
-    int64_t row = -1;
-    if (output != NULL) {
-        const struct troupe_stage_options *o = &stage->options;
-        const struct troupe_kernels *kernels =
-            troupe_kernels_for(troupe_device_kind(troupe_stream_device(o->stream)));
-        struct troupe_first_nonfinite op = {.x = *output, .row_out = &row};
-        TROUPE_TRY(kernels->first_nonfinite(o->stream, &op));
-    } else if (!(stage->loss_sums[microbatch] - stage->loss_sums[microbatch] == 0)) {
-        row = 0;
+    if (output == NULL) {
+        return TROUPE_OK;
     }
-    if (row >= 0 && stage->nonfinite_microbatch < 0) {
-        stage->nonfinite_microbatch = microbatch;
-    }
-    return TROUPE_OK;
+    troupe_stream *stream = stage->options.stream;
+    struct troupe_first_nonfinite op = {.x = *output,
+                                        .row_out = &stage->nonfinite_rows[microbatch]};
+    return troupe_kernels_for(troupe_device_kind(troupe_stream_device(stream)))
+        ->first_nonfinite(stream, &op);
 }
 
 troupe_status troupe_stage_forward(struct troupe_stage *stage, int microbatch, int slot,

@@ -39,9 +39,12 @@ struct troupe_stage {
     int parameter_count;
     int microbatch_count;
     troupe_microbatch **batches; /* one a microbatch of the step */
-    double *loss_sums;           /* of the step, by microbatch; last stage of the language model */
-    int nonfinite_microbatch;    /* first whose output was not finite, or -1 */
-    double flops;                /* of the step's forwards on this shard */
+    /* What the device says of each microbatch of the step, in memory that host and device reach;
+     * for the host to read after troupe_stage_end_step. */
+    double *loss_sums;        /* last stage of the language model; else 0 */
+    int64_t *nonfinite_rows;  /* first row of the output that is not finite, or -1 */
+    int nonfinite_microbatch; /* first whose output was not finite, or -1 */
+    double flops;             /* of the step's forwards on this shard */
 };
 
 troupe_status troupe_stage_create(const struct troupe_stage_options *options,
@@ -50,6 +53,9 @@ void troupe_stage_destroy(struct troupe_stage *stage);
 
 /* Loads this shard's part of every microbatch of the plan's current step, zeroes the gradients. */
 troupe_status troupe_stage_begin_step(struct troupe_stage *stage);
+
+/* The stream's work of the step is done: looks at what it left. */
+void troupe_stage_end_step(struct troupe_stage *stage);
 
 /* input and output are NULL where the shard has no such port. */
 troupe_status troupe_stage_forward(struct troupe_stage *stage, int microbatch, int slot,

@@ -111,7 +111,7 @@ static troupe_status plan_move(struct change *change) {
     uint64_t begin_ns = troupe_clock_ns();
     TROUPE_TRY(troupe_state_move_create(
         &(struct troupe_state_move_options){.comm = old->options.comm,
-                                            .stream = old->options.stream,
+                                            .stream = change->next->stream,
                                             .host_of_rank = change->host_of_rank,
                                             .from = &change->from,
                                             .to = &change->to,
@@ -136,6 +136,7 @@ static troupe_status prepare(struct change *change) {
 
 /* Only the transport can fail here. */
 static troupe_status carry_out(struct change *change) {
+    TROUPE_TRY(troupe_fleet_drain(change->old));
     TROUPE_TRY(troupe_state_move_run(change->move));
     troupe_fleet_stop(change->old);
     return troupe_fleet_start(change->next);

@@ -26,7 +26,7 @@ struct troupe_train {
     int generation;
     const struct troupe_config *config; /* the current one */
     troupe_device *device;
-    troupe_stream *stream;
+    struct troupe_group_device_choice collectives; /* on the device */
     troupe_source *source;
     troupe_sample_plan *samples;
     troupe_group *world;
@@ -50,11 +50,41 @@ static troupe_status check_seed(const troupe_train *train,
     return TROUPE_OK;
 }
 
+/* This rank among those of its host: ranks take the GPUs in turn. */
+static int index_on_host(troupe_comm *comm) {
+    int index = 0, rank = troupe_comm_rank(comm);
+    for (int r = 0; r < rank; r++) {
+        index += troupe_comm_host(comm, r) == troupe_comm_host(comm, rank);
+    }
+    return index;
+}
+
 static troupe_status open_device(troupe_train *train) {
-    TROUPE_TRY(troupe_device_open(
-        TROUPE_DEVICE_CPU, &(struct troupe_device_options){.workers = train->options.workers},
-        &train->device));
-    return troupe_stream_create(train->device, &train->stream);
+    enum { SIMULATED_DELAY_NS = 100000 };
+    enum troupe_device_kind kind = TROUPE_DEVICE_CPU;
+    TROUPE_TRY(troupe_device_kind_find(train->config->train.device, &kind));
+    int count = troupe_device_count(kind), index = index_on_host(train->options.comm);
+    return troupe_device_open(
+        kind,
+        &(struct troupe_device_options){.index = count > 0 ? index % count : 0,
+                                        .workers = train->options.workers,
+                                        .seed = (uint64_t)index,
+                                        .delay_ns_max = SIMULATED_DELAY_NS},
+        &train->device);
+}
+
+/* Collective: by which library ranks sum on their devices, and whether some share one. */
+static troupe_status choose_collectives(troupe_train *train) {
+    TROUPE_TRY(troupe_groups_open_device(
+        train->options.comm, train->device, NULL, 0,
+        &(struct troupe_group_device_options){.choice = &train->collectives}));
+    bool staged = strcmp(train->collectives.engine, "staged") == 0;
+    if (staged && strcmp(train->config->comm.serialize, "false") == 0) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "comm.serialize is false, but sums over ranks go through host memory "
+                           "here and hold up the rank; use auto or true");
+    }
+    return TROUPE_OK;
 }
 
 static troupe_status open_samples(troupe_train *train,
@@ -81,10 +111,22 @@ static troupe_status create_fleet(troupe_train *train) {
     TROUPE_TRY(troupe_plan_create(train->config, troupe_comm_size(train->options.comm), &plan));
     struct troupe_fleet_options options = {.config = train->config,
                                            .comm = train->options.comm,
-                                           .stream = train->stream,
+                                           .device = train->device,
+                                           .collectives = train->collectives,
                                            .source = train->source,
                                            .samples = train->samples};
     return troupe_fleet_create(&options, plan, &train->fleet);
+}
+
+static struct troupe_checkpoint_shard shard_of(const struct troupe_part *part) {
+    return (struct troupe_checkpoint_shard){
+        .parameters = part->stage->parameters,
+        .count = part->stage->parameter_count,
+        .optimizer = part->optimizer,
+        .stream = part->stream,
+        .tp_index = part->stage->options.shard.tp_index,
+        .dp_index = part->stage->options.dp_index,
+    };
 }
 
 static void describe_line(void *arg, const char *text) {
@@ -93,10 +135,24 @@ static void describe_line(void *arg, const char *text) {
     snprintf(train->description + used, sizeof train->description - used, "%s\n", text);
 }
 
+/* On a GPU: which, how ranks sum, and whether their lanes are kept apart. */
+static void describe_device(troupe_train *train) {
+    char line[256];
+    if (troupe_device_is_host(train->device)) {
+        return;
+    }
+    snprintf(line, sizeof line, "rank 0 on %s; sums by %s, %s%s", troupe_device_name(train->device),
+             train->collectives.engine,
+             troupe_fleet_serializes(train->fleet) ? "one lane at a time" : "two lanes",
+             train->collectives.shared ? "; ranks share a GPU" : "");
+    describe_line(train, line);
+}
+
 /* The fleet has started. */
 static void take_fleet(troupe_train *train) {
     train->description[0] = '\0';
     troupe_fleet_describe(train->fleet, describe_line, train);
+    describe_device(train);
     atomic_store(&train->reporter, train->fleet->runtime);
 }
 
@@ -108,6 +164,7 @@ static troupe_status build(troupe_train *train) {
     }
     train->position = state.step;
     TROUPE_TRY(open_device(train));
+    TROUPE_TRY(choose_collectives(train));
     TROUPE_TRY(open_samples(train, &state));
     TROUPE_TRY(create_world(train));
     TROUPE_TRY(create_fleet(train));
@@ -146,7 +203,6 @@ void troupe_train_destroy(troupe_train *train) {
     troupe_group_destroy(train->world);
     troupe_sample_plan_destroy(train->samples);
     troupe_source_destroy(train->source);
-    troupe_stream_destroy(train->stream);
     troupe_device_close(train->device);
     troupe_free(train);
 }
@@ -225,15 +281,8 @@ troupe_status troupe_train_save(troupe_train *train) {
     struct troupe_checkpoint_shard shards[TROUPE_CONFIG_MODULES];
     int count = 0;
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
-        const struct troupe_part *part = train->fleet->parts[i];
-        if (part != NULL) {
-            shards[count++] = (struct troupe_checkpoint_shard){
-                .parameters = part->stage->parameters,
-                .count = part->stage->parameter_count,
-                .optimizer = part->optimizer,
-                .tp_index = part->stage->options.shard.tp_index,
-                .dp_index = part->stage->options.dp_index,
-            };
+        if (train->fleet->parts[i] != NULL) {
+            shards[count++] = shard_of(train->fleet->parts[i]);
         }
     }
     return troupe_checkpoint_save(&(struct troupe_checkpoint){

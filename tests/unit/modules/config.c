@@ -112,7 +112,7 @@ static void impossible_settings_are_refused(void) {
     EXPECT_OK(troupe_config_set(&c, "comm.stall_s=0"));
     EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID, "comm.stall_s is 0");
     EXPECT_OK(troupe_config_set(&c, "comm.stall_s=5"));
-    EXPECT_OK(troupe_config_set(&c, "train.device=cuda"));
+    EXPECT_OK(troupe_config_set(&c, "train.device=tpu"));
     EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID, "train.device");
 }
 
