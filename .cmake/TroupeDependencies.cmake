@@ -46,6 +46,29 @@ if(NOT TROUPE_OFI STREQUAL "OFF")
 endif()
 troupe_optional(OFI "${OFI_FOUND}")
 
+# comm: NCCL, of a toolkit, a package, or a Python wheel (NCCL_ROOT; it has no libnccl.so). It
+# comes without a description for CMake or pkg-config.
+set(NCCL_FOUND OFF)
+if(TROUPE_HAVE_CUDA AND NOT TROUPE_NCCL STREQUAL "OFF")
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS "${NCCL_ROOT}" ${CUDAToolkit_INCLUDE_DIRS}
+            PATH_SUFFIXES include)
+  find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS "${NCCL_ROOT}"
+               "${CUDAToolkit_LIBRARY_DIR}" PATH_SUFFIXES lib lib64)
+  if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+    set(NCCL_FOUND ON)
+    file(STRINGS "${NCCL_INCLUDE_DIR}/nccl.h" NCCL_VERSION
+         REGEX "#define NCCL_(MAJOR|MINOR|PATCH) +[0-9]+")
+    list(TRANSFORM NCCL_VERSION REPLACE ".* " "")
+    list(JOIN NCCL_VERSION "." NCCL_VERSION)
+    if(NOT TARGET NCCL::NCCL)
+      add_library(NCCL::NCCL UNKNOWN IMPORTED)
+      set_target_properties(NCCL::NCCL PROPERTIES IMPORTED_LOCATION "${NCCL_LIBRARY}"
+                            INTERFACE_INCLUDE_DIRECTORIES "${NCCL_INCLUDE_DIR}")
+    endif()
+  endif()
+endif()
+troupe_optional(NCCL "${NCCL_FOUND}")
+
 # modules
 pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)
 pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)

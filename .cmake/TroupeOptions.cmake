@@ -17,6 +17,7 @@ option(TROUPE_KERNELS_ONLY "build only runtime and modules/kernels, with their t
 option(TROUPE_SANITIZE_TESTS "tests that build and run the unit tests with sanitizers" OFF)
 set(TROUPE_MPI AUTO CACHE STRING "MPI job start and host collectives: AUTO, ON or OFF")
 set(TROUPE_CUDA AUTO CACHE STRING "NVIDIA GPUs: AUTO, ON or OFF")
+set(TROUPE_NCCL AUTO CACHE STRING "collectives between GPUs, needs CUDA: AUTO, ON or OFF")
 set(TROUPE_OFI AUTO CACHE STRING "libfabric transport: AUTO, ON or OFF")
 
 if(TROUPE_CUDA STREQUAL "AUTO") # a toolkit without its compiler is no use here

@@ -74,16 +74,23 @@ function(troupe_add_test name)
                        LABELS "${T_LABELS}" ENVIRONMENT "${environment}")
 endfunction()
 
-# troupe_gpu_test(name PROGRAM target [ARGS a...] [FAILS]): a test on a GPU, in builds with CUDA; one at
-# a time, skipped where there is none. Once more under compute-sanitizer, which must find the bad write
-# of a program that FAILS on purpose.
+# troupe_gpu_test(name PROGRAM target [ARGS a...] [RANKS n] [FAILS]): a test on a GPU, in builds with
+# CUDA; one at a time, skipped where there is none. A test of one process runs once more under
+# compute-sanitizer, which must find the bad write of a program that FAILS on purpose.
 function(troupe_gpu_test name)
-  cmake_parse_arguments(T "FAILS" "PROGRAM" "ARGS" ${ARGN})
+  cmake_parse_arguments(T "FAILS" "PROGRAM;RANKS" "ARGS" ${ARGN})
   if(NOT TROUPE_HAVE_CUDA)
     return()
   endif()
   set(command $<TARGET_FILE:${T_PROGRAM}> ${T_ARGS})
   set_property(GLOBAL APPEND PROPERTY TROUPE_GPU_PROGRAMS ${T_PROGRAM})
+  if(T_RANKS)
+    if(TROUPE_HAVE_MPI)
+      troupe_add_test(${name} COMMAND ${command} RANKS ${T_RANKS} LABELS gpu TIMEOUT 120)
+      set_property(TEST ${name} PROPERTY RESOURCE_LOCK gpu)
+    endif()
+    return()
+  endif()
   troupe_add_test(${name} COMMAND ${command} LABELS gpu TIMEOUT 120)
   set_property(TEST ${name} PROPERTY RESOURCE_LOCK gpu)
   find_program(TROUPE_MEMCHECK compute-sanitizer HINTS "${CUDAToolkit_BIN_DIR}")
@@ -119,6 +126,6 @@ function(troupe_summary)
     set(cuda "ON ${CUDAToolkit_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
   endif()
   message(STATUS "Troupe ${PROJECT_VERSION}: ${CMAKE_BUILD_TYPE}, CUDA ${cuda}, "
-                 "MPI ${TROUPE_HAVE_MPI} ${MPI_C_VERSION}, libfabric ${TROUPE_HAVE_OFI} ${OFI_VERSION}, hwloc "
+                 "NCCL ${TROUPE_HAVE_NCCL} ${NCCL_VERSION}, MPI ${TROUPE_HAVE_MPI} ${MPI_C_VERSION}, libfabric ${TROUPE_HAVE_OFI} ${OFI_VERSION}, hwloc "
                  "${HWLOC_VERSION}, sanitizers '${TROUPE_SANITIZE}'")
 endfunction()

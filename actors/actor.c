@@ -65,8 +65,8 @@ troupe_status troupe_record_call(troupe_runtime *runtime, const char *what, cons
 }
 
 /* The lowest rank whose value differs from rank 0's, or TROUPE_NOBODY. Collective. */
-static troupe_status find_odd_rank(troupe_runtime *runtime, uint64_t mine, uint64_t *all,
-                                   int *rank_out) {
+static troupe_status find_odd_rank(troupe_runtime *runtime, uint64_t mine, int *rank_out) {
+    uint64_t *all = runtime->hashes;
     TROUPE_TRY(troupe_group_all_gather(runtime->world, &mine, sizeof mine, all));
     *rank_out = TROUPE_NOBODY;
     for (int r = runtime->rank_count - 1; r > 0; r--) {
@@ -80,17 +80,17 @@ static uint64_t hash_of_call(const troupe_runtime *runtime, int call) {
 }
 
 /* Bisects for the first call that some rank made differently: hashes are chained. */
-static troupe_status explain_odd_calls(troupe_runtime *runtime, uint64_t *all) {
+static troupe_status explain_odd_calls(troupe_runtime *runtime) {
     int same = 0, odd_rank = TROUPE_NOBODY, last_odd_rank = TROUPE_NOBODY;
     uint64_t most = 0;
-    TROUPE_TRY(find_odd_rank(runtime, (uint64_t)runtime->call_count, all, &odd_rank));
+    TROUPE_TRY(find_odd_rank(runtime, (uint64_t)runtime->call_count, &odd_rank));
     for (int r = 0; r < runtime->rank_count; r++) {
-        most = all[r] > most ? all[r] : most;
+        most = runtime->hashes[r] > most ? runtime->hashes[r] : most;
     }
     int differs = (int)most - 1; /* calls below `same` agree, call `differs` does not */
     while (same <= differs) {
         int middle = same + (differs - same) / 2;
-        TROUPE_TRY(find_odd_rank(runtime, hash_of_call(runtime, middle), all, &odd_rank));
+        TROUPE_TRY(find_odd_rank(runtime, hash_of_call(runtime, middle), &odd_rank));
         if (odd_rank == TROUPE_NOBODY) {
             same = middle + 1;
         } else {
@@ -108,16 +108,9 @@ static troupe_status explain_odd_calls(troupe_runtime *runtime, uint64_t *all) {
 }
 
 troupe_status troupe_compare_calls(troupe_runtime *runtime) {
-    uint64_t *all = NULL;
     int odd_rank = TROUPE_NOBODY;
-    TROUPE_TRY(TROUPE_NEW(&all, runtime->rank_count));
-    troupe_status status =
-        find_odd_rank(runtime, hash_of_call(runtime, runtime->call_count - 1), all, &odd_rank);
-    if (status == TROUPE_OK && odd_rank != TROUPE_NOBODY) {
-        status = explain_odd_calls(runtime, all);
-    }
-    troupe_free(all);
-    return status;
+    TROUPE_TRY(find_odd_rank(runtime, hash_of_call(runtime, runtime->call_count - 1), &odd_rank));
+    return odd_rank == TROUPE_NOBODY ? TROUPE_OK : explain_odd_calls(runtime);
 }
 
 /* ---- spawn ---- */
@@ -230,6 +223,9 @@ troupe_status troupe_spawn(troupe_runtime *runtime, const struct troupe_spawn_op
     TROUPE_TRY(troupe_copy_ints(own.ranks, own.rank_count, &gang->ranks));
     own.name = gang->name;
     own.ranks = gang->ranks;
+    bool on_device = gang->member != TROUPE_NOBODY && own.stream != NULL &&
+                     !troupe_device_is_host(troupe_stream_device(own.stream));
+    gang->stream = on_device ? own.stream : NULL;
     gang->options = own;
     TROUPE_TRY(TROUPE_NEW(&gang->inlets, own.actor_class->port_count));
     TROUPE_TRY(TROUPE_NEW(&gang->outlets, own.actor_class->port_count));
@@ -268,6 +264,7 @@ void troupe_destroy_gangs(troupe_runtime *runtime) {
         if (gang->created && gang->options.actor_class->destroy != NULL) {
             gang->options.actor_class->destroy(gang->state);
         }
+        troupe_task_clock_destroy(&gang->clock);
         troupe_free(gang->name);
         troupe_free(gang->ranks);
         troupe_free(gang->inlets);

@@ -18,7 +18,8 @@
  * Ownership: class tables are the caller's and outlive the runtime; names and ranks of spawn are
  * copied. The state belongs to the actor: `create` makes it, `destroy` frees it. Tensors of a
  * firing are valid until `run` returns; an input that is needed later is copied into the state.
- * Threads: the rank's own. `run` may wait inside collectives of its own gang, and nowhere else.
+ * Threads: the rank's own. `run` may wait inside collectives of its own gang, and nowhere else; in
+ * the reduction lane nowhere, unless the runtime serialises the lanes.
  * Failure: a status that is not OK from `create` or `run` ends the job on every rank with the
  * sentence of troupe_fail; spawn returns ERROR_INVALID for options that cannot be.
  */
@@ -29,6 +30,7 @@
 #include <stdint.h>
 
 #include "comm/group.h"
+#include "runtime/device.h"
 #include "runtime/status.h"
 #include "runtime/tensor.h"
 #include "scheduler/graph.h"
@@ -55,10 +57,11 @@ struct troupe_firing {
     troupe_runtime *runtime;
     void *argument; /* of spawn */
     int gang;
-    int member;     /* which shard of the gang this actor is */
-    int64_t step;   /* in a runtime without steps: how often the method has fired */
-    int microbatch; /* in a runtime without steps, and of methods once a step: 0 */
-    int slot;       /* the activation slot of this microbatch; 0 where there is no pool */
+    int member;            /* which shard of the gang this actor is */
+    int64_t step;          /* in a runtime without steps: how often the method has fired */
+    int microbatch;        /* in a runtime without steps, and of methods once a step: 0 */
+    int slot;              /* the activation slot of this microbatch; 0 where there is no pool */
+    troupe_stream *stream; /* the actor's; NULL: it computes on the host */
     /* In the order of the method's ports. Rows are those of the edge's plan: packed, stride =
      * columns. An output must be written in full. */
     struct troupe_tensor inputs[TROUPE_PORTS_MAX];
@@ -113,6 +116,11 @@ struct troupe_spawn_options {
     /* Labels for order policies and diagnosis, see struct troupe_gang. */
     int module, depth, stage, stage_count, dp;
     void *argument; /* for the members on this rank; may differ from rank to rank */
+    /* The stream in which this rank's member computes; borrowed. Its tensors are in the memory of
+     * the stream's device, and methods enqueue: a firing is done when `run` returns, for what comes
+     * after it is behind it in streams or waits for its events. NULL, or of a device that is the
+     * host: tensors in host memory. All actors of a rank that have streams share a device. */
+    troupe_stream *stream;
 };
 
 /* Makes a gang of actors. Every rank makes the same calls in the same order with the same options

@@ -103,9 +103,11 @@ static void send_ticket(troupe_runtime *runtime, const struct troupe_ticket *tic
 
 /* The consumer's ticket is issued: producers in other islands get their credits back. */
 static void return_credits(troupe_runtime *runtime, const struct troupe_ticket *ticket) {
-    for (int c = 0; c < runtime->graph.edge_count; c++) {
+    const struct troupe_lists *inputs = &runtime->graph_index->inputs;
+    for (int i = inputs->begin[ticket->method]; i < inputs->begin[ticket->method + 1]; i++) {
+        int c = inputs->items[i];
         const struct troupe_edge *edge = &runtime->graph_edges[c];
-        if (edge->to != ticket->method || troupe_engine_edge_is_local(runtime->engine, c) ||
+        if (troupe_engine_edge_is_local(runtime->engine, c) ||
             receivers_of(runtime, c, ticket->microbatch) == 0) {
             continue;
         }
@@ -185,7 +187,11 @@ void troupe_conductor_begin_step(troupe_runtime *runtime, int64_t step) {
             }
         }
     }
-    troupe_engine_begin_step(runtime->engine, step);
+    troupe_status status = troupe_engine_begin_step(runtime->engine, step);
+    if (status != TROUPE_OK) {
+        troupe_runtime_fail(runtime, status);
+        return;
+    }
     troupe_conductor_pump(runtime);
 }
 
@@ -231,6 +237,7 @@ troupe_status troupe_make_conductor(troupe_runtime *runtime) {
     TROUPE_TRY(make_receivers(runtime));
     TROUPE_TRY(make_bindings(runtime));
     struct troupe_engine_options options = {.conductor = runtime->rank,
+                                            .index = runtime->graph_index,
                                             .look_ahead = runtime->options.look_ahead,
                                             .order = runtime->order,
                                             .receivers = ask_receivers,

@@ -84,10 +84,16 @@ static struct troupe_wire_header header_of(const struct troupe_end *end,
         .normalisation = bound->plan.normalisation};
 }
 
-/* The payload as one stretch: in the tensor where it is one there, else in staging. */
+/* The payload as one stretch: in the tensor where it is one there, else (and always from and to a
+ * device) in staging. */
 static struct troupe_segment payload_of(const struct troupe_bound *bound,
-                                        const struct troupe_piece *piece) {
+                                        const struct troupe_piece *piece, bool on_device) {
     const struct troupe_route_message *message = piece->message;
+    if (on_device) {
+        size_t rows_bytes = (size_t)bound->rows * bound->view.row_bytes;
+        return (struct troupe_segment){piece->staging,
+                                       message != NULL ? message->bytes : rows_bytes};
+    }
     if (message == NULL) {
         return (struct troupe_segment){bound->view.data,
                                        (size_t)bound->rows * bound->view.row_bytes};
@@ -112,10 +118,16 @@ static void address(const struct troupe_end *end, const struct troupe_bound *bou
     transfer->peer = peer;
     transfer->tag = TROUPE_EDGE_TAG | (uint64_t)channel;
     transfer->segments[0] = (struct troupe_segment){piece->header, TROUPE_WIRE_BYTES};
-    transfer->segments[1] = payload_of(bound, piece);
+    transfer->segments[1] = payload_of(bound, piece, end->stream != NULL);
     transfer->segment_count = transfer->segments[1].bytes > 0 ? 2 : 1;
     transfer->arg = piece;
-    (void)end;
+}
+
+/* Callbacks cannot return it. */
+static void keep_failure(troupe_runtime *runtime, troupe_status status) {
+    if (status != TROUPE_OK) {
+        troupe_runtime_fail(runtime, status);
+    }
 }
 
 /* ---- outlets ---- */
@@ -154,6 +166,7 @@ troupe_status troupe_outlet_begin(struct troupe_outlet_buffer *buffer, int64_t f
     const struct troupe_end *end = &buffer->outlet->end;
     int64_t message = firing + end->edge->options.initial;
     TROUPE_TRY(bind(end, true, message, buffer->data, &buffer->bound));
+    TROUPE_TRY(troupe_buffer_await_readers(buffer));
     buffer->busy = true;
     buffer->firing = firing;
     *out = tensor_of(end, &buffer->bound);
@@ -172,6 +185,17 @@ static void sent(struct troupe_transfer *transfer) {
     release(buffer);
 }
 
+/* Sends the piece: at once, or when the device has brought its payload to the host. */
+static troupe_status start_send(struct troupe_outlet_buffer *buffer, struct troupe_piece *piece) {
+    const struct troupe_end *end = &buffer->outlet->end;
+    troupe_comm *comm = end->runtime->comm;
+    if (end->stream == NULL) {
+        return troupe_comm_post_send(comm, &piece->transfer);
+    }
+    TROUPE_TRY(troupe_piece_copy_out(buffer, piece));
+    return troupe_comm_post_send_after(comm, piece->copied, &piece->transfer);
+}
+
 static void post_send(struct troupe_outlet_buffer *buffer, struct troupe_piece *piece, int peer,
                       int to_shard) {
     const struct troupe_end *end = &buffer->outlet->end;
@@ -180,7 +204,7 @@ static void post_send(struct troupe_outlet_buffer *buffer, struct troupe_piece *
     int channel = troupe_channel_of(end->edge, end->shard, to_shard);
     address(end, &buffer->bound, channel, peer, piece);
     const struct troupe_segment *payload = &piece->transfer.segments[1];
-    if (is_staged(piece)) {
+    if (end->stream == NULL && is_staged(piece)) {
         troupe_route_message_pack(piece->message, &buffer->bound.view, piece->staging);
     }
     struct troupe_wire_header header = header_of(end, &buffer->bound, message, piece);
@@ -192,7 +216,7 @@ static void post_send(struct troupe_outlet_buffer *buffer, struct troupe_piece *
     hold(buffer);
     runtime->sends_in_flight++;
     end->edge->bytes_sent += payload->bytes;
-    troupe_status status = troupe_comm_post_send(runtime->comm, &piece->transfer);
+    troupe_status status = start_send(buffer, piece);
     if (status != TROUPE_OK) {
         runtime->sends_in_flight--;
         troupe_runtime_fail(runtime, status);
@@ -230,6 +254,7 @@ void troupe_outlet_finish(struct troupe_outlet_buffer *buffer) {
     const struct troupe_actor_edge *edge = end->edge;
     const struct troupe_route_binding *binding = buffer->bound.binding;
     hold(buffer);
+    keep_failure(end->runtime, troupe_buffer_mark_written(buffer));
     if (binding != NULL) {
         for (int i = 0; i < binding->send_count; i++) {
             struct troupe_piece *piece = &buffer->sends[i];
@@ -270,7 +295,7 @@ static void count_down(struct troupe_inlet_entry *entry, int from_shard) {
                                                             .member = end->member});
 }
 
-/* Copies what stays on the rank, box by box. */
+/* Copies what stays on the rank, box by box, on the host. */
 static void copy_kept(const struct troupe_route_message *kept, const struct troupe_route_view *from,
                       const struct troupe_route_view *to) {
     for (int i = 0; i < kept->box_count; i++) {
@@ -292,6 +317,9 @@ static void deliver(struct troupe_inlet_entry *entry, struct troupe_outlet_buffe
     if (entry->hand_over) {
         entry->tensor.data = buffer->data;
         entry->handed = buffer;
+    } else if (entry->inlet->end.stream != NULL) {
+        keep_failure(entry->inlet->end.runtime, troupe_entry_copy_kept(entry, buffer));
+        release(buffer);
     } else {
         copy_kept(&entry->bound.binding->kept, &buffer->bound.view, &entry->bound.view);
         release(buffer);
@@ -332,7 +360,9 @@ static void arrived(struct troupe_transfer *transfer) {
         troupe_runtime_fail(end->runtime, status);
         return;
     }
-    if (is_staged(piece)) {
+    if (end->stream != NULL) {
+        keep_failure(end->runtime, troupe_piece_copy_in(entry, piece));
+    } else if (is_staged(piece)) {
         troupe_route_message_unpack(piece->message, piece->staging, &entry->bound.view);
     }
     count_down(entry, piece->shard);
@@ -346,10 +376,12 @@ static void post_receive(struct troupe_inlet_entry *entry, struct troupe_piece *
     entry->pending_from[from_shard]++;
     address(end, &entry->bound, troupe_channel_of(end->edge, from_shard, end->shard), peer, piece);
     piece->transfer.done = arrived;
-    troupe_status status = troupe_comm_post_receive(end->runtime->comm, &piece->transfer);
-    if (status != TROUPE_OK) {
-        troupe_runtime_fail(end->runtime, status);
-    }
+    troupe_comm *comm = end->runtime->comm;
+    /* into staging when what was there before has gone to the device */
+    keep_failure(end->runtime,
+                 end->stream != NULL
+                     ? troupe_comm_post_receive_after(comm, entry->filled, &piece->transfer)
+                     : troupe_comm_post_receive(comm, &piece->transfer));
 }
 
 /* Takes the local producer's buffer if it is there already, else waits for it. */
@@ -458,6 +490,7 @@ struct troupe_inlet_entry *troupe_inlet_ready(struct troupe_inlet *inlet, int64_
 }
 
 void troupe_inlet_consume(struct troupe_inlet *inlet, struct troupe_inlet_entry *entry) {
+    keep_failure(inlet->end.runtime, troupe_entry_mark_consumed(entry));
     entry->state = TROUPE_ENTRY_FREE;
     if (entry->handed != NULL) {
         release(entry->handed);
@@ -522,6 +555,7 @@ static troupe_status init_end(troupe_runtime *runtime, int edge_index, int shard
                             .edge_index = edge_index,
                             .shard = shard,
                             .member = runtime->gangs[gang].member,
+                            .stream = runtime->gangs[gang].stream,
                             .rows_max = is_source ? options->from_rows_max : options->to_rows_max,
                             .part = -1,
                             .columns = options->columns};
@@ -533,14 +567,12 @@ static size_t buffer_bytes(const struct troupe_end *end) {
     return (bytes + TROUPE_CACHE_LINE - 1) / TROUPE_CACHE_LINE * TROUPE_CACHE_LINE;
 }
 
-/* Gives each of `count` pieces its staging, where messages may need it. */
-static troupe_status make_staging(const struct troupe_end *end, bool cut, int count,
-                                  struct troupe_piece *pieces, char **staging) {
-    for (int i = 0; cut && i < count; i++) {
-        pieces[i].staging = *staging;
-        *staging += buffer_bytes(end);
+/* Gives each of `count` pieces its part of the staging memory. */
+static void give_staging(const struct troupe_end *end, char *staging, int count,
+                         struct troupe_piece *pieces) {
+    for (int i = 0; i < count; i++) {
+        pieces[i].staging = staging + (size_t)i * buffer_bytes(end);
     }
-    return TROUPE_OK;
 }
 
 static troupe_status make_binding(const struct troupe_end *end, struct troupe_bound *bound) {
@@ -552,14 +584,15 @@ static troupe_status make_binding(const struct troupe_end *end, struct troupe_bo
 static troupe_status make_outlet(struct troupe_outlet *outlet) {
     const struct troupe_end *end = &outlet->end;
     const troupe_route *route = end->edge->options.route;
-    bool cut = route != NULL && is_cut(troupe_route_destination(route), &end->box);
+    bool staged = end->stream != NULL ||
+                  (route != NULL && is_cut(troupe_route_destination(route), &end->box));
     /* Messages that may be empty take no credit then: one buffer more, so that such a firing finds
      * one while all others wait for their readers. */
     bool may_be_empty = end->edge->options.plan != NULL;
     int buffers = end->edge->options.credits + may_be_empty;
     TROUPE_TRY(TROUPE_NEW(&outlet->buffers, buffers));
     outlet->buffer_count = buffers;
-    TROUPE_TRY(troupe_alloc((size_t)buffers, buffer_bytes(end), &outlet->memory));
+    TROUPE_TRY(troupe_end_alloc(end, (size_t)buffers * buffer_bytes(end), &outlet->memory));
     for (int i = 0; i < buffers; i++) {
         struct troupe_outlet_buffer *buffer = &outlet->buffers[i];
         buffer->outlet = outlet;
@@ -569,13 +602,19 @@ static troupe_status make_outlet(struct troupe_outlet *outlet) {
         TROUPE_TRY(TROUPE_NEW(&buffer->sends, sends));
         for (int k = 0; k < sends; k++) {
             buffer->sends[k].owner = buffer;
+            TROUPE_TRY(troupe_end_create_event(end, &buffer->sends[k].copied));
         }
-        if (cut && i == 0) {
-            TROUPE_TRY(
-                troupe_alloc((size_t)(buffers * sends), buffer_bytes(end), &outlet->staging));
+        buffer->send_count = sends;
+        TROUPE_TRY(troupe_end_create_event(end, &buffer->written));
+        TROUPE_TRY(troupe_end_create_event(end, &buffer->read));
+        if (staged && i == 0) {
+            TROUPE_TRY(troupe_end_alloc_staging(end, (size_t)(buffers * sends) * buffer_bytes(end),
+                                                &outlet->staging));
         }
-        char *staging = (char *)outlet->staging + (size_t)(i * sends) * buffer_bytes(end);
-        TROUPE_TRY(make_staging(end, cut, sends, buffer->sends, &staging));
+        if (staged) {
+            give_staging(end, (char *)outlet->staging + (size_t)(i * sends) * buffer_bytes(end),
+                         sends, buffer->sends);
+        }
     }
     return TROUPE_OK;
 }
@@ -584,14 +623,15 @@ static troupe_status make_inlet(struct troupe_inlet *inlet) {
     const struct troupe_end *end = &inlet->end;
     const struct troupe_connect_options *options = &end->edge->options;
     const troupe_route *route = options->route;
-    bool cut = route != NULL && is_cut(troupe_route_source(route), &end->box);
+    bool staged =
+        end->stream != NULL || (route != NULL && is_cut(troupe_route_source(route), &end->box));
     bool has_data = route != NULL || inlet->local == NULL || options->initial > 0;
     TROUPE_TRY(TROUPE_NEW(&inlet->entries, options->credits));
     inlet->depth = options->credits;
     inlet->initial_end = inlet->limit = options->initial;
     TROUPE_TRY(TROUPE_NEW(&inlet->counts, inlet->depth * options->from_count));
-    TROUPE_TRY(
-        troupe_alloc((size_t)inlet->depth, has_data ? buffer_bytes(end) : 0, &inlet->memory));
+    TROUPE_TRY(troupe_end_alloc(end, (size_t)inlet->depth * (has_data ? buffer_bytes(end) : 0),
+                                &inlet->memory));
     for (int i = 0; i < inlet->depth; i++) {
         struct troupe_inlet_entry *entry = &inlet->entries[i];
         entry->inlet = inlet;
@@ -603,12 +643,17 @@ static troupe_status make_inlet(struct troupe_inlet *inlet) {
         for (int k = 0; k < receives; k++) {
             entry->receives[k].owner = entry;
         }
-        if (cut && i == 0) {
-            TROUPE_TRY(troupe_alloc((size_t)(inlet->depth * receives), buffer_bytes(end),
-                                    &inlet->staging));
+        TROUPE_TRY(troupe_end_create_event(end, &entry->filled));
+        TROUPE_TRY(troupe_end_create_event(end, &entry->kept));
+        TROUPE_TRY(troupe_end_create_event(end, &entry->consumed));
+        if (staged && i == 0) {
+            TROUPE_TRY(troupe_end_alloc_staging(
+                end, (size_t)(inlet->depth * receives) * buffer_bytes(end), &inlet->staging));
         }
-        char *staging = (char *)inlet->staging + (size_t)(i * receives) * buffer_bytes(end);
-        TROUPE_TRY(make_staging(end, cut, receives, entry->receives, &staging));
+        if (staged) {
+            give_staging(end, (char *)inlet->staging + (size_t)(i * receives) * buffer_bytes(end),
+                         receives, entry->receives);
+        }
     }
     return TROUPE_OK;
 }
@@ -621,15 +666,27 @@ static bool are_neighbours(const struct troupe_outlet *outlet, const struct trou
             (outlet->end.shard == inlet->end.shard && outlet->end.member == inlet->end.member));
 }
 
-static void introduce_neighbours(troupe_runtime *runtime) {
+static troupe_status introduce(struct troupe_outlet *outlet, struct troupe_inlet *inlet) {
+    if ((outlet->end.stream == NULL) != (inlet->end.stream == NULL)) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "edge %s joins an actor on the host to one on a device, both on rank "
+                           "%d; give both a stream, or none",
+                           outlet->end.edge->name, outlet->end.runtime->rank);
+    }
+    outlet->local = inlet;
+    inlet->local = outlet;
+    return TROUPE_OK;
+}
+
+static troupe_status introduce_neighbours(troupe_runtime *runtime) {
     for (int o = 0; o < runtime->outlet_count; o++) {
         for (int i = 0; i < runtime->inlet_count; i++) {
             if (are_neighbours(&runtime->outlets[o], &runtime->inlets[i])) {
-                runtime->outlets[o].local = &runtime->inlets[i];
-                runtime->inlets[i].local = &runtime->outlets[o];
+                TROUPE_TRY(introduce(&runtime->outlets[o], &runtime->inlets[i]));
             }
         }
     }
+    return TROUPE_OK;
 }
 
 static bool is_here(const troupe_runtime *runtime, int gang) {
@@ -671,7 +728,7 @@ troupe_status troupe_make_mailboxes(troupe_runtime *runtime) {
     TROUPE_TRY(TROUPE_NEW(&runtime->outlets, outlets));
     TROUPE_TRY(TROUPE_NEW(&runtime->inlets, inlets));
     TROUPE_TRY(make_ends(runtime));
-    introduce_neighbours(runtime);
+    TROUPE_TRY(introduce_neighbours(runtime));
     for (int i = 0; i < outlets; i++) {
         TROUPE_TRY(make_outlet(&runtime->outlets[i]));
     }
@@ -681,27 +738,41 @@ troupe_status troupe_make_mailboxes(troupe_runtime *runtime) {
     return TROUPE_OK;
 }
 
+static void destroy_outlet(struct troupe_outlet *outlet) {
+    for (int i = 0; i < outlet->buffer_count; i++) {
+        struct troupe_outlet_buffer *buffer = &outlet->buffers[i];
+        for (int k = 0; k < buffer->send_count; k++) {
+            troupe_event_destroy(buffer->sends[k].copied);
+        }
+        troupe_event_destroy(buffer->written);
+        troupe_event_destroy(buffer->read);
+        troupe_route_binding_destroy(buffer->bound.binding);
+        troupe_free(buffer->sends);
+    }
+    troupe_free(outlet->buffers);
+    troupe_end_free(&outlet->end, outlet->memory, outlet->staging);
+}
+
+static void destroy_inlet(struct troupe_inlet *inlet) {
+    for (int i = 0; i < inlet->depth; i++) {
+        struct troupe_inlet_entry *entry = &inlet->entries[i];
+        troupe_event_destroy(entry->filled);
+        troupe_event_destroy(entry->kept);
+        troupe_event_destroy(entry->consumed);
+        troupe_route_binding_destroy(entry->bound.binding);
+        troupe_free(entry->receives);
+    }
+    troupe_free(inlet->entries);
+    troupe_free(inlet->counts);
+    troupe_end_free(&inlet->end, inlet->memory, inlet->staging);
+}
+
 void troupe_destroy_mailboxes(troupe_runtime *runtime) {
     for (int i = 0; i < runtime->outlet_count; i++) {
-        struct troupe_outlet *outlet = &runtime->outlets[i];
-        for (int k = 0; k < outlet->buffer_count; k++) {
-            troupe_route_binding_destroy(outlet->buffers[k].bound.binding);
-            troupe_free(outlet->buffers[k].sends);
-        }
-        troupe_free(outlet->buffers);
-        troupe_free(outlet->memory);
-        troupe_free(outlet->staging);
+        destroy_outlet(&runtime->outlets[i]);
     }
     for (int i = 0; i < runtime->inlet_count; i++) {
-        struct troupe_inlet *inlet = &runtime->inlets[i];
-        for (int k = 0; k < inlet->depth; k++) {
-            troupe_route_binding_destroy(inlet->entries[k].bound.binding);
-            troupe_free(inlet->entries[k].receives);
-        }
-        troupe_free(inlet->entries);
-        troupe_free(inlet->counts);
-        troupe_free(inlet->memory);
-        troupe_free(inlet->staging);
+        destroy_inlet(&runtime->inlets[i]);
     }
     troupe_free(runtime->outlets);
     troupe_free(runtime->inlets);

@@ -164,10 +164,11 @@ troupe_status troupe_make_graph(troupe_runtime *runtime) {
                                            .edge_count = channels};
     TROUPE_TRY(troupe_graph_check(&runtime->graph));
     troupe_graph_conductors(&runtime->graph, runtime->conductor_of);
-    return TROUPE_OK;
+    return troupe_graph_index_create(&runtime->graph, &runtime->graph_index);
 }
 
 void troupe_destroy_graph(troupe_runtime *runtime) {
+    troupe_graph_index_destroy(runtime->graph_index);
     troupe_free(runtime->graph_gangs);
     troupe_free(runtime->graph_methods);
     troupe_free(runtime->graph_after);

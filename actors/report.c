@@ -182,6 +182,24 @@ void troupe_print_report(troupe_runtime *runtime) {
     }
 }
 
+void troupe_list_silent(const troupe_runtime *runtime, char *text, size_t bytes) {
+    int count = runtime->rank_count - runtime->reports_received;
+    const char *separator = count == 1 ? "; rank " : "; ranks ";
+    size_t used = 0;
+    text[0] = '\0';
+    for (int r = 0; r < runtime->rank_count && used < bytes; r++) {
+        if (!runtime->has_reported[r]) {
+            int written = snprintf(text + used, bytes - used, "%s%d", separator, r);
+            used += written > 0 ? (size_t)written : 0;
+            separator = ", ";
+        }
+    }
+    if (count > 0 && used < bytes) {
+        snprintf(text + used, bytes - used, "%s",
+                 count == 1 ? " does not answer" : " do not answer");
+    }
+}
+
 /* "island of 2 ranks, conductor 0: a, b" */
 static void describe_island(const struct printer *printer, const troupe_runtime *runtime,
                             int conductor) {

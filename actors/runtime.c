@@ -11,10 +11,8 @@
 #include "runtime/clock.h"
 #include "runtime/memory.h"
 
-enum { WORLD_GROUP_ID = (1 << 20) - 1 };
-
 static const int64_t stall_ns_default = 60000000000;
-static const uint64_t report_grace_ns = 500000000; /* for the others to print before the end */
+static const uint64_t report_grace_ns = 2000000000; /* for the others to print before the end */
 
 /* ---- failure ---- */
 
@@ -58,6 +56,21 @@ static void send_to_all(troupe_runtime *runtime, enum troupe_control_kind kind) 
     for (int r = 0; r < runtime->rank_count; r++) {
         troupe_send_control(runtime, r, &(struct troupe_control){.kind = (int32_t)kind});
     }
+}
+
+/* A rank that gives up makes this one print, and ends the job: of several that do, the lowest. */
+static void heed_report_request(troupe_runtime *runtime, int from) {
+    troupe_print_report(runtime);
+    troupe_send_control(runtime, from, &(struct troupe_control){.kind = TROUPE_CONTROL_REPORTED});
+    if (from != runtime->rank) {
+        runtime->progress_ns = troupe_clock_ns(); /* its deadline has passed, ours begins anew */
+        runtime->yields |= from < runtime->rank;
+    }
+}
+
+static void heed_report(troupe_runtime *runtime, int from) {
+    runtime->reports_received += !runtime->has_reported[from];
+    runtime->has_reported[from] = true;
 }
 
 void troupe_push_ticket(troupe_runtime *runtime, const struct troupe_control *control) {
@@ -111,12 +124,10 @@ static void handle_control(void *arg, int from, const void *message, size_t byte
         runtime->exiting = true;
         break;
     case TROUPE_CONTROL_REPORT:
-        troupe_print_report(runtime);
-        troupe_send_control(runtime, from,
-                            &(struct troupe_control){.kind = TROUPE_CONTROL_REPORTED});
+        heed_report_request(runtime, from);
         break;
     case TROUPE_CONTROL_REPORTED:
-        runtime->reports_received++;
+        heed_report(runtime, from);
         break;
     case TROUPE_CONTROL_BYE:
         runtime->byes_received++;
@@ -187,8 +198,15 @@ enum troupe_wait_cause troupe_ticket_wait(const troupe_runtime *runtime,
     return TROUPE_WAIT_NOTHING;
 }
 
+/* Whether the method fires once a microbatch. */
+static bool is_task(const troupe_runtime *runtime, int method) {
+    return runtime->graph_methods[method].lane != TROUPE_LANE_REDUCTION &&
+           !troupe_method_of(runtime, method)->once;
+}
+
 static void report_done(troupe_runtime *runtime, int method, int64_t firing) {
     runtime->firings_done++;
+    runtime->tasks_done += is_task(runtime, method);
     troupe_tell_conductor(
         runtime, &(struct troupe_control){.kind = TROUPE_CONTROL_DONE,
                                           .index = method,
@@ -196,9 +214,24 @@ static void report_done(troupe_runtime *runtime, int method, int64_t firing) {
                                           .member = troupe_gang_of(runtime, method)->member});
 }
 
+static void trace_done(troupe_runtime *runtime, int method, int64_t firing, uint64_t begin_ns,
+                       uint64_t end_ns) {
+    int firings = runtime->graph_methods[method].firings;
+    if (runtime->options.trace != NULL) {
+        troupe_trace_add(
+            runtime->options.trace,
+            &(struct troupe_trace_event){.what = method,
+                                         .index = firings > 0 ? (int)(firing % firings) : 0,
+                                         .begin_ns = begin_ns,
+                                         .end_ns = end_ns});
+    }
+}
+
 static void finish_reduction(struct troupe_posted_reduction *reduction) {
     if (--reduction->outstanding == 0) {
         reduction->running = false;
+        trace_done(reduction->runtime, reduction->method, reduction->firing, reduction->since_ns,
+                   troupe_clock_ns());
         report_done(reduction->runtime, reduction->method, reduction->firing);
     }
 }
@@ -248,11 +281,16 @@ static troupe_status open_firing(troupe_runtime *runtime, const struct troupe_ra
         .member = gang->member,
         .step = plan->firings > 0 ? ticket->firing / plan->firings : ticket->firing,
         .microbatch = plan->firings > 0 ? (int)(ticket->firing % plan->firings) : 0,
-        .slot = ticket->slot};
+        .slot = ticket->slot,
+        .stream = gang->stream};
     for (int i = 0; i < method->input_count; i++) {
         struct troupe_inlet *inlet = gang->inlets[method->inputs[i]];
-        firing->inputs[i] =
-            inlet != NULL ? troupe_inlet_ready(inlet, ticket->firing)->tensor : no_tensor();
+        firing->inputs[i] = no_tensor();
+        if (inlet != NULL) {
+            const struct troupe_inlet_entry *entry = troupe_inlet_ready(inlet, ticket->firing);
+            firing->inputs[i] = entry->tensor;
+            TROUPE_TRY(troupe_entry_await(entry));
+        }
     }
     for (int i = 0; i < method->output_count; i++) {
         struct troupe_outlet *outlet = gang->outlets[method->outputs[i]];
@@ -282,14 +320,43 @@ static void close_firing(troupe_runtime *runtime, const struct troupe_rank_ticke
     }
 }
 
+/* Tasks of several ranks hold collectives: on a device they take the lane one after the other, in
+ * the order of the tickets, whatever streams they are in. */
+static bool takes_lane(const struct troupe_actor_gang *gang) {
+    return gang->stream != NULL && gang->options.rank_count > 1;
+}
+
+/* On the host the work is done when `run` returns; on a device it is enqueued then. */
+static troupe_status run_method(troupe_runtime *runtime, struct troupe_actor_gang *gang,
+                                const struct troupe_actor_method *method,
+                                struct troupe_firing *firing) {
+    bool clocked = gang->stream != NULL && method->lane != TROUPE_LANE_REDUCTION;
+    if (clocked && takes_lane(gang)) {
+        TROUPE_TRY(troupe_stream_wait(gang->stream, runtime->lane));
+    }
+    if (clocked) {
+        TROUPE_TRY(troupe_task_clock_begin(gang));
+    }
+    TROUPE_TRY(method->run(gang->state, firing));
+    if (clocked) {
+        TROUPE_TRY(troupe_task_clock_end(gang));
+    }
+    return clocked && takes_lane(gang) ? troupe_event_record(runtime->lane, gang->stream)
+                                       : TROUPE_OK;
+}
+
 static troupe_status call_method(troupe_runtime *runtime, const struct troupe_rank_ticket *ticket,
                                  struct troupe_firing *firing) {
     struct troupe_actor_gang *gang = troupe_gang_of(runtime, ticket->method);
     const struct troupe_actor_method *method = troupe_method_of(runtime, ticket->method);
     uint64_t begin_ns = troupe_clock_ns();
-    troupe_status status = method->run(gang->state, firing);
-    gang->times.compute_ns += troupe_clock_ns() - begin_ns;
+    troupe_status status = run_method(runtime, gang, method, firing);
+    uint64_t end_ns = troupe_clock_ns();
+    gang->times.launch_ns += end_ns - begin_ns;
     gang->times.firings++;
+    if (firing->internal == NULL) { /* a reduction is done when its collectives are */
+        trace_done(runtime, ticket->method, ticket->firing, begin_ns, end_ns);
+    }
     if (status != TROUPE_OK && troupe_comm_failure(runtime->comm) == TROUPE_OK) {
         troupe_fail_in(status, "%s %s, microbatch %d of step %" PRId64 ", rank %d", gang->name,
                        method->name, firing->microbatch, firing->step, runtime->rank);
@@ -352,19 +419,37 @@ static void call_progress(troupe_runtime *runtime, bool idle) {
     }
 }
 
-/* All ranks print what they wait for; then this one gives up. */
-static void stall(troupe_runtime *runtime, uint64_t quiet_ns) {
+/* Until all ranks have printed what they wait for, or a time of grace is over. */
+static void collect_reports(troupe_runtime *runtime) {
     uint64_t begin_ns = troupe_clock_ns();
     send_to_all(runtime, TROUPE_CONTROL_REPORT);
     while (runtime->reports_received < runtime->rank_count && !is_failed(runtime) &&
            troupe_clock_ns() - begin_ns < report_grace_ns) {
         call_progress(runtime, true);
     }
+}
+
+/* Another rank gives up, too, and says so for all; its time of grace ends within ours. */
+static void yield_to_other(troupe_runtime *runtime) {
+    uint64_t begin_ns = troupe_clock_ns();
+    while (!is_failed(runtime) && troupe_clock_ns() - begin_ns < 2 * report_grace_ns) {
+        call_progress(runtime, true);
+    }
+}
+
+/* All ranks print what they wait for; then one gives up for all. */
+static void stall(troupe_runtime *runtime, uint64_t quiet_ns) {
+    char silent[256];
+    collect_reports(runtime);
+    if (runtime->yields) {
+        yield_to_other(runtime);
+    }
+    troupe_list_silent(runtime, silent, sizeof silent);
     troupe_runtime_fail(runtime,
                         troupe_fail(TROUPE_ERROR_STALL,
                                     "rank %d saw no progress for %" PRIu64 " ms in step %" PRId64
-                                    "; standard error says what each actor waits for",
-                                    runtime->rank, quiet_ns / 1000000, runtime->step));
+                                    "%s; standard error says what each actor waits for",
+                                    runtime->rank, quiet_ns / 1000000, runtime->step, silent));
 }
 
 static void answer_request(troupe_runtime *runtime) {
@@ -411,6 +496,30 @@ static bool has_ticket(const troupe_runtime *runtime) {
     return firings == 0 || ticket->firing / firings <= runtime->step;
 }
 
+/* One lane at a time: reductions at the head step aside, and come back, in their order, when the
+ * step's tasks have run. Nothing but methods once a step waits for them, so tasks always end. */
+static void keep_lanes_apart(troupe_runtime *runtime) {
+    if (!runtime->options.serialize) {
+        return;
+    }
+    bool tasks_ran = runtime->tasks_done == runtime->tasks_target;
+    while (!tasks_ran && has_ticket(runtime)) {
+        const struct troupe_rank_ticket *ticket = &runtime->tickets[runtime->ticket_first];
+        if (runtime->graph_methods[ticket->method].lane != TROUPE_LANE_REDUCTION) {
+            return;
+        }
+        runtime->late[runtime->late_count++] = *ticket;
+        runtime->ticket_first = (runtime->ticket_first + 1) % runtime->ticket_capacity;
+        runtime->ticket_count--;
+    }
+    while (tasks_ran && runtime->late_count > 0) { /* before those that came since */
+        runtime->ticket_first =
+            (runtime->ticket_first + runtime->ticket_capacity - 1) % runtime->ticket_capacity;
+        runtime->tickets[runtime->ticket_first] = runtime->late[--runtime->late_count];
+        runtime->ticket_count++;
+    }
+}
+
 /* Runs the next ticket, or waits until there is one or `finished` says so. */
 static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *runtime)) {
     uint64_t begin_ns = troupe_clock_ns(), ticket_ns = 0;
@@ -422,6 +531,7 @@ static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *ru
         if (is_failed(runtime) || finished(runtime)) {
             return false;
         }
+        keep_lanes_apart(runtime);
         if (has_ticket(runtime)) {
             int port = 0;
             cause = troupe_ticket_wait(runtime, &runtime->tickets[runtime->ticket_first], &port);
@@ -457,17 +567,20 @@ static bool step_is_finished(troupe_runtime *runtime) {
 static void reset_accounts(troupe_runtime *runtime) {
     for (int g = 0; g < runtime->gang_count; g++) {
         runtime->gangs[g].times = (struct troupe_gang_times){0};
+        runtime->gangs[g].clock.count = 0;
     }
     for (int e = 0; e < runtime->edge_count; e++) {
         runtime->edges[e].bytes_sent = 0;
     }
 }
 
-static int64_t firings_here(const troupe_runtime *runtime) {
+/* Firings of a step on this rank: all, or those once a microbatch. */
+static int64_t firings_here(const troupe_runtime *runtime, bool tasks_only) {
     int64_t count = 0;
     for (int m = 0; m < runtime->graph.method_count; m++) {
-        bool here = troupe_gang_of(runtime, m)->member != TROUPE_NOBODY;
-        count += here ? runtime->graph_methods[m].firings : 0;
+        bool counts = troupe_gang_of(runtime, m)->member != TROUPE_NOBODY &&
+                      (!tasks_only || is_task(runtime, m));
+        count += counts ? runtime->graph_methods[m].firings : 0;
     }
     return count;
 }
@@ -477,7 +590,8 @@ static void begin_step(troupe_runtime *runtime, int64_t step) {
     TROUPE_ASSERT(step >= 0 && (first || step == runtime->step + 1),
                   "step %" PRId64 " after step %" PRId64, step, runtime->step);
     runtime->step = step;
-    runtime->firings_target += firings_here(runtime);
+    runtime->firings_target += firings_here(runtime, false);
+    runtime->tasks_target += firings_here(runtime, true);
     runtime->progress_ns = troupe_clock_ns();
     runtime->reported = false;
     reset_accounts(runtime);
@@ -558,6 +672,7 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     hash = troupe_hash_int(hash, runtime->options.microbatches);
     hash = troupe_hash_int(hash, runtime->options.look_ahead);
     hash = troupe_hash_int(hash, runtime->options.checksum);
+    hash = troupe_hash_int(hash, runtime->options.serialize);
     TROUPE_TRY_FAIL(troupe_record_call(runtime, "create with order ", runtime->order_name, hash));
     *out = runtime;
     return TROUPE_OK;
@@ -566,8 +681,13 @@ fail:
     return status;
 }
 
+/* Alone: a rank whose preparation fails must not keep the others waiting. */
 static troupe_status make_world(troupe_runtime *runtime) {
-    struct troupe_group_options options = {.id = WORLD_GROUP_ID, .bytes_max = sizeof(uint64_t)};
+    struct troupe_group_options options = {.id = TROUPE_GROUP_ID_RUNTIME +
+                                                 (uint32_t)runtime->options.generation,
+                                           .bytes_max = sizeof(uint64_t),
+                                           .alone = true};
+    TROUPE_TRY(TROUPE_NEW(&runtime->hashes, runtime->rank_count));
     return troupe_group_create(runtime->comm, &options, &runtime->world);
 }
 
@@ -578,19 +698,67 @@ static troupe_status make_tickets(troupe_runtime *runtime) {
         reductions += runtime->graph_methods[m].lane == TROUPE_LANE_REDUCTION &&
                       troupe_gang_of(runtime, m)->member != TROUPE_NOBODY;
     }
-    runtime->ticket_capacity = runtime->options.look_ahead + TROUPE_REDUCTIONS_AHEAD * reductions;
+    runtime->ticket_capacity =
+        runtime->options.look_ahead + TROUPE_TICKETS_OVER + TROUPE_REDUCTIONS_AHEAD * reductions;
     TROUPE_TRY(TROUPE_NEW(&runtime->tickets, runtime->ticket_capacity));
+    TROUPE_TRY(TROUPE_NEW(&runtime->late, runtime->ticket_capacity));
     return TROUPE_NEW(&runtime->reductions, runtime->graph.method_count);
 }
 
-static troupe_status make_all(troupe_runtime *runtime) {
-    TROUPE_TRY(make_world(runtime));
-    TROUPE_TRY(troupe_compare_calls(runtime));
-    TROUPE_TRY(troupe_make_graph(runtime));
+static troupe_status make_task_clocks(troupe_runtime *runtime) {
+    for (int g = 0; g < runtime->gang_count; g++) {
+        struct troupe_actor_gang *gang = &runtime->gangs[g];
+        const struct troupe_actor_class *class = gang->options.actor_class;
+        int firings = 0;
+        for (int m = 0; m < class->method_count; m++) {
+            const struct troupe_method *method = &runtime->graph_methods[gang->first_method + m];
+            firings += method->lane == TROUPE_LANE_REDUCTION ? 0 : method->firings;
+        }
+        if (gang->stream != NULL) {
+            TROUPE_TRY(troupe_task_clock_make(gang, firings));
+        }
+    }
+    return TROUPE_OK;
+}
+
+troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out) {
+    if (runtime->graph.rank_count == 0) {
+        TROUPE_TRY(troupe_make_graph(runtime));
+    }
+    *out = &runtime->graph;
+    return TROUPE_OK;
+}
+
+static troupe_status make_machinery(troupe_runtime *runtime) {
+    TROUPE_TRY(TROUPE_NEW(&runtime->has_reported, runtime->rank_count));
+    const struct troupe_graph *graph = NULL;
+    TROUPE_TRY(troupe_runtime_graph(runtime, &graph));
     TROUPE_TRY(make_tickets(runtime));
+    TROUPE_TRY(troupe_make_streams(runtime));
+    TROUPE_TRY(make_task_clocks(runtime));
     TROUPE_TRY(troupe_make_mailboxes(runtime));
     TROUPE_TRY(troupe_make_conductor(runtime));
     TROUPE_TRY(troupe_create_actors(runtime));
+    runtime->prepared = true;
+    return TROUPE_OK;
+}
+
+troupe_status troupe_runtime_prepare(troupe_runtime *runtime) {
+    TROUPE_ASSERT(runtime->world == NULL, "rank %d prepares twice", runtime->rank);
+    TROUPE_TRY(make_world(runtime));
+    return make_machinery(runtime);
+}
+
+/* Calls that differ explain why their graph is wrong, so they are compared first where possible. */
+static troupe_status start(troupe_runtime *runtime) {
+    if (runtime->world == NULL) {
+        TROUPE_TRY(make_world(runtime));
+    }
+    TROUPE_TRY(troupe_compare_calls(runtime));
+    if (!runtime->prepared) {
+        TROUPE_TRY(make_machinery(runtime));
+    }
+    runtime->listening = true;
     troupe_comm_set_control_handler(runtime->comm, handle_control, runtime);
     troupe_comm_set_watch(runtime->comm, watch_wait, runtime);
     return troupe_group_barrier(runtime->world); /* all can take messages from here on */
@@ -598,7 +766,7 @@ static troupe_status make_all(troupe_runtime *runtime) {
 
 troupe_status troupe_runtime_start(troupe_runtime *runtime) {
     TROUPE_ASSERT(!runtime->started, "rank %d starts twice", runtime->rank);
-    troupe_status status = make_all(runtime);
+    troupe_status status = start(runtime);
     if (status != TROUPE_OK) {
         troupe_runtime_fail(runtime, status);
         return report_failure(runtime);
@@ -627,11 +795,14 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     if (runtime->started && !is_failed(runtime)) {
         say_bye(runtime);
     }
-    troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
-    troupe_comm_set_watch(runtime->comm, NULL, NULL);
+    if (runtime->listening) {
+        troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
+        troupe_comm_set_watch(runtime->comm, NULL, NULL);
+    }
     if (troupe_comm_failure(runtime->comm) != TROUPE_OK) {
         troupe_comm_progress(runtime->comm); /* ends what is in flight in our buffers */
     }
+    troupe_drain_streams(runtime);
     troupe_destroy_mailboxes(runtime);
     troupe_destroy_conductor(runtime);
     troupe_destroy_graph(runtime);
@@ -640,8 +811,12 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     if (runtime->world != NULL) {
         troupe_group_destroy(runtime->world);
     }
+    troupe_destroy_streams(runtime);
     troupe_free(runtime->tickets);
+    troupe_free(runtime->late);
     troupe_free(runtime->reductions);
+    troupe_free(runtime->hashes);
+    troupe_free(runtime->has_reported);
     troupe_free(runtime->order_name);
     if (runtime->failure != TROUPE_OK) {
         report_failure(runtime); /* what ended meanwhile has said its echo of it */
@@ -668,7 +843,10 @@ static const struct troupe_actor_edge *edge_at(const troupe_runtime *runtime, in
 }
 
 struct troupe_gang_times troupe_runtime_gang_times(const troupe_runtime *runtime, int gang) {
-    return gang_at(runtime, gang)->times;
+    const struct troupe_actor_gang *g = gang_at(runtime, gang);
+    struct troupe_gang_times times = g->times;
+    times.compute_ns = g->stream != NULL ? troupe_task_clock_total_ns(&g->clock) : times.launch_ns;
+    return times;
 }
 
 uint64_t troupe_runtime_edge_bytes(const troupe_runtime *runtime, int edge) {

@@ -13,9 +13,10 @@
  * it, its engine issues tickets, and each rank runs its tickets in order (scheduler/engine.h has
  * the rules). All of that happens inside troupe_comm_progress, but for the methods themselves.
  *
- * Ownership: the endpoint is borrowed, its control handler and group id 2^20 - 1 are taken, until
- * destroy; destroy the runtime before the endpoint is closed. Threads: one thread per runtime makes
- * all calls; troupe_runtime_request_report may be called from a signal handler or any thread.
+ * Ownership: the endpoint is borrowed; TROUPE_GROUP_ID_RUNTIME (of its generation) is taken from
+ * prepare, and the endpoint's control handler from start, until destroy; destroy the runtime before
+ * the endpoint is closed. Threads: one thread per runtime makes all calls;
+ * troupe_runtime_request_report may be called from a signal handler or any thread.
  * Failure: the first failure on a rank (a method, a contract, the transport, a stall) is what its
  * step or run returns; all other ranks are told and return too. A failed runtime stays failed.
  * Nothing allocates between start and destroy.
@@ -30,6 +31,8 @@
 #include "actors/edge.h"
 #include "comm/comm.h"
 #include "runtime/status.h"
+#include "runtime/trace.h"
+#include "scheduler/graph.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -40,16 +43,30 @@ struct troupe_runtime_options {
     const char *order; /* order policy: a name or the path of a shared object; NULL: fifo */
     int look_ahead;    /* tickets a rank may hold unfinished; 0: 2 */
     int64_t stall_ns;  /* deadline without any progress; 0: 60 s, < 0: none */
-    bool checksum;     /* payloads carry a checksum that the receiver verifies */
+    bool checksum;     /* payloads carry a checksum that the receiver verifies; not on a device */
+    /* One lane at a time: reductions run when the rank's tasks of the step (but those once a step)
+     * have. For collectives that hold up a stream or the host, where the lanes may not fit side by
+     * side, e.g. on ranks that share a GPU. */
+    bool serialize;
+    int generation; /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
+    /* Gets an event for each task that this rank has done: the method's index in the task graph,
+     * the firing of the step, and when it ran; in the reduction lane from the post to the
+     * completion. NULL: none. Borrowed. */
+    struct troupe_trace *trace;
 };
 
 troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runtime_options *options,
                                     troupe_runtime **out);
-/* After all spawns and connects; collective. Checks that all ranks made the same calls, checks the
- * graph and allocates all that the run needs. */
+/* After all spawns and connects: checks the graph and allocates all that the run needs. For this
+ * rank alone, and may be left to start; while another runtime is started it can go first, so that
+ * its failure is known before that one ends. */
+troupe_status troupe_runtime_prepare(troupe_runtime *runtime);
+/* Collective. Checks that all ranks made the same calls; takes the endpoint over. Where the runtime
+ * is prepared it does not allocate. */
 troupe_status troupe_runtime_start(troupe_runtime *runtime);
-/* Runs one step, this rank's part of it: returns when its tickets are done and its sends complete.
- * The first step may be any, then one after the other. */
+/* Runs one step, this rank's part of it: returns when its tickets are done and its sends complete;
+ * with actors on a device their work is then in their streams. The first step may be any, then one
+ * after the other. */
 troupe_status troupe_runtime_step(troupe_runtime *runtime, int64_t step);
 /* Without steps: fires until a method or timer of some rank calls stop. Tickets issued by then
  * are still run. Once. */
@@ -75,7 +92,8 @@ void troupe_timer_cancel(troupe_runtime *runtime, struct troupe_timer *timer);
  * Waits are those of the rank, charged to the gang whose ticket came next. */
 struct troupe_gang_times {
     int64_t firings;
-    uint64_t compute_ns;
+    uint64_t compute_ns;     /* on a device: there, of what it has done by now */
+    uint64_t launch_ns;      /* of the host in the methods; without a device the same */
     uint64_t wait_ticket_ns; /* no ticket */
     uint64_t wait_input_ns;  /* a ticket, but its messages were still on their way */
     uint64_t wait_output_ns; /* a ticket, but its output buffer was still being sent */
@@ -88,6 +106,10 @@ int troupe_runtime_edge_count(const troupe_runtime *runtime);
 int troupe_runtime_gang_count(const troupe_runtime *runtime);
 const char *troupe_runtime_edge_name(const troupe_runtime *runtime, int edge);
 const char *troupe_runtime_gang_name(const troupe_runtime *runtime, int gang);
+
+/* The task graph of the gangs and edges so far, after which no more may be added; before start it
+ * is made of what this rank has declared. The runtime's. */
+troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out);
 
 /* After start: one line for each island, "island of 2 ranks, conductor 0: llm dp 0, vision dp 0".
  */

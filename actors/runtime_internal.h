@@ -5,7 +5,9 @@
  *     actor.c, edge.c     what the app declares (gangs, edges), and that all ranks declare the same
  *     plan.c              the task graph made of it: channels, islands
  *     mailbox.c           outlets and inlets: buffers, sends, receives, contracts
+ *     copies.c            tensors on a device: copies to and from messages, events
  *     conductor.c         the engine of an island, fed by control messages
+ *     task_clock.c        how long tasks take on a device
  *     runtime.c           the executor: tickets in order, waits, accounting, failure
  *     report.c            who waits for what
  *
@@ -40,11 +42,19 @@ struct troupe_call {
     const char *name; /* the gang's or edge's */
 };
 
+/* Times of a device's tasks: a pair of events for each firing of the step. */
+struct troupe_task_clock {
+    troupe_event **begins, **ends;
+    int count, capacity;
+};
+
 struct troupe_actor_gang {
     struct troupe_spawn_options options; /* name and ranks are copies */
     char *name;
     int *ranks;
-    int member; /* of this rank, or TROUPE_NOBODY */
+    int member;            /* of this rank, or TROUPE_NOBODY */
+    troupe_stream *stream; /* of its member here; NULL: it computes on the host */
+    struct troupe_task_clock clock;
     void *state;
     bool created;
     int first_method;               /* in the task graph */
@@ -91,6 +101,7 @@ struct troupe_end {
     int edge_index;
     int shard;
     int member;
+    troupe_stream *stream; /* the actor's; NULL: its tensors are in host memory */
     int64_t rows_max;
     int part;              /* with a route: of the ragged row split, or -1 */
     struct troupe_box box; /* with a route: what the rank holds; rows only if not ragged */
@@ -110,7 +121,10 @@ struct troupe_bound {
 struct troupe_piece {
     struct troupe_transfer transfer;
     uint8_t header[TROUPE_WIRE_BYTES];
-    void *staging; /* for a payload in several stretches; NULL where that cannot be */
+    /* For a payload in several stretches, NULL where that cannot be; on a device pinned, for any.
+     */
+    void *staging;
+    troupe_event *copied; /* of sends from a device: the payload is in staging */
     const struct troupe_route_message *message; /* NULL without a route */
     void *owner;                                /* the outlet buffer or inlet entry */
     int shard;                                  /* of the peer */
@@ -125,6 +139,8 @@ struct troupe_outlet_buffer {
     int64_t firing;
     struct troupe_bound bound;
     struct troupe_piece *sends;
+    int send_count;               /* of the array */
+    troupe_event *written, *read; /* on a device, see copies.c */
 };
 
 struct troupe_outlet {
@@ -153,6 +169,7 @@ struct troupe_inlet_entry {
     struct troupe_outlet_buffer *handed; /* to be released when consumed */
     int receive_count;
     struct troupe_piece *receives;
+    troupe_event *filled, *kept, *consumed; /* on a device, see copies.c */
 };
 
 struct troupe_inlet {
@@ -219,6 +236,8 @@ struct troupe_runtime {
     const struct troupe_order_policy *order;
     int rank;
     int rank_count;
+    bool prepared;  /* all memory is there */
+    bool listening; /* the endpoint calls this runtime */
     bool started;
 
     struct troupe_call *calls;
@@ -229,6 +248,7 @@ struct troupe_runtime {
     int edge_count, edge_capacity;
 
     struct troupe_graph graph;
+    struct troupe_graph_index *graph_index;
     struct troupe_gang *graph_gangs;
     struct troupe_method *graph_methods;
     struct troupe_edge *graph_edges;
@@ -236,12 +256,16 @@ struct troupe_runtime {
     struct troupe_channel *channels; /* beside graph_edges */
     int *conductor_of;
     troupe_group *world;
+    uint64_t *hashes; /* by rank: scratch of compare_calls */
 
     struct troupe_inlet *inlets;
     int inlet_count;
     struct troupe_outlet *outlets;
     int outlet_count;
     int sends_in_flight;
+
+    troupe_stream *outgoing, *incoming; /* copies to and from the host; NULL without a device */
+    troupe_event *lane;                 /* behind the latest task of several ranks, on the device */
 
     troupe_engine *engine;                  /* of the island that this rank conducts, or NULL */
     struct troupe_route_binding **bindings; /* of destination ranks, by edge and rank; conductors */
@@ -252,6 +276,9 @@ struct troupe_runtime {
 
     struct troupe_rank_ticket *tickets; /* a ring */
     int ticket_capacity, ticket_first, ticket_count;
+    struct troupe_rank_ticket *late; /* reductions set aside until the step's tasks have run */
+    int late_count;
+    int64_t tasks_done, tasks_target;           /* firings once a microbatch */
     struct troupe_rank_ticket running;          /* method TROUPE_NOBODY: none */
     struct troupe_posted_reduction *reductions; /* by method of the graph; used for own ones */
     int64_t firings_done, firings_target;
@@ -261,10 +288,12 @@ struct troupe_runtime {
     bool stopping, last_seen, quiet_said, exiting;
     int quiet_count;
     atomic_bool report_requested;
+    bool *has_reported; /* by rank: has printed what it waits for */
     int reports_received;
     int byes_received;
     bool reported;
     bool stalled;                /* gives up: collects the others' reports */
+    bool yields;                 /* a lower rank gives up, too, and ends the job */
     uint64_t progress_ns;        /* when something last happened */
     struct troupe_timer *timers; /* by due time */
     troupe_status failure;
@@ -311,6 +340,7 @@ void troupe_inlet_begin_step(struct troupe_inlet *inlet, int64_t step, bool firs
 void troupe_inlet_announce(struct troupe_inlet *inlet, int64_t limit);
 /* The entry of the message if it is all here, else NULL. */
 struct troupe_inlet_entry *troupe_inlet_ready(struct troupe_inlet *inlet, int64_t message);
+/* The method that reads it has run, or is enqueued. */
 void troupe_inlet_consume(struct troupe_inlet *inlet, struct troupe_inlet_entry *entry);
 bool troupe_inlet_is_waiting(const struct troupe_inlet *inlet);
 /* A buffer that nobody uses, or NULL. */
@@ -320,6 +350,45 @@ troupe_status troupe_outlet_begin(struct troupe_outlet_buffer *buffer, int64_t f
                                   struct troupe_tensor *out);
 /* The tensor is written: sends it off. */
 void troupe_outlet_finish(struct troupe_outlet_buffer *buffer);
+
+/* ---- copies.c: without effect at ends on the host, unless said otherwise ---- */
+
+/* The streams of a rank with a device; checks that it has one. */
+troupe_status troupe_make_streams(troupe_runtime *runtime);
+void troupe_destroy_streams(troupe_runtime *runtime);
+/* Waits until the device is done with all memory of this layer. */
+void troupe_drain_streams(const troupe_runtime *runtime);
+troupe_status troupe_end_alloc(const struct troupe_end *end, size_t bytes, void **out);
+troupe_status troupe_end_alloc_staging(const struct troupe_end *end, size_t bytes, void **out);
+void troupe_end_free(const struct troupe_end *end, void *memory, void *staging);
+troupe_status troupe_end_create_event(const struct troupe_end *end, troupe_event **out);
+/* The actor's stream writes the buffer behind its latest reader here. */
+troupe_status troupe_buffer_await_readers(const struct troupe_outlet_buffer *buffer);
+/* The method is enqueued: copies out of the buffer come behind it. */
+troupe_status troupe_buffer_mark_written(const struct troupe_outlet_buffer *buffer);
+/* On a device only: the payload to staging, piece->copied behind it. */
+troupe_status troupe_piece_copy_out(const struct troupe_outlet_buffer *buffer,
+                                    const struct troupe_piece *piece);
+/* On a device only: the payload from staging, entry->filled behind it. */
+troupe_status troupe_piece_copy_in(const struct troupe_inlet_entry *entry,
+                                   const struct troupe_piece *piece);
+/* On a device only: what stays on the rank, entry->kept behind it. */
+troupe_status troupe_entry_copy_kept(const struct troupe_inlet_entry *entry,
+                                     const struct troupe_outlet_buffer *buffer);
+/* The actor's stream reads the entry behind what fills it. */
+troupe_status troupe_entry_await(const struct troupe_inlet_entry *entry);
+/* The method is enqueued: the entry is filled again behind it. */
+troupe_status troupe_entry_mark_consumed(const struct troupe_inlet_entry *entry);
+
+/* ---- task_clock.c ---- */
+
+troupe_status troupe_task_clock_make(struct troupe_actor_gang *gang, int capacity);
+void troupe_task_clock_destroy(struct troupe_task_clock *clock);
+/* Around a task of a gang with a stream; beyond the capacity without effect. */
+troupe_status troupe_task_clock_begin(struct troupe_actor_gang *gang);
+troupe_status troupe_task_clock_end(struct troupe_actor_gang *gang);
+/* Of the tasks that the device has done. */
+uint64_t troupe_task_clock_total_ns(const struct troupe_task_clock *clock);
 
 /* ---- conductor.c ---- */
 
@@ -346,5 +415,8 @@ enum troupe_wait_cause troupe_ticket_wait(const troupe_runtime *runtime,
 /* ---- report.c ---- */
 
 void troupe_print_report(troupe_runtime *runtime);
+/* "; ranks 1, 3 do not answer": those that have not printed when they were asked; "" if all have.
+ */
+void troupe_list_silent(const troupe_runtime *runtime, char *text, size_t bytes);
 
 #endif

@@ -12,7 +12,7 @@
 #include "runtime/options.h"
 #include "runtime/topology.h"
 
-enum { CORES_MAX = 1024, PLACES_GROUP = (1 << 20) - 2 };
+enum { CORES_MAX = 1024 };
 
 /* Where a rank may run, as the launcher left it. Ranks of one host with equal sets share them. */
 struct place {
@@ -26,7 +26,7 @@ static troupe_status gather_places(troupe_comm *comm, struct place *places) {
     memset(&mine, 0, sizeof mine);
     mine.host = troupe_comm_host(comm, troupe_comm_rank(comm));
     sched_getaffinity(0, sizeof mine.cores, &mine.cores);
-    struct troupe_group_options options = {.id = PLACES_GROUP, .bytes_max = sizeof mine};
+    struct troupe_group_options options = {.id = TROUPE_GROUP_ID_LAUNCH, .bytes_max = sizeof mine};
     TROUPE_TRY(troupe_group_create(comm, &options, &group));
     troupe_status status = troupe_group_all_gather(group, &mine, sizeof mine, places);
     troupe_group_destroy(group);

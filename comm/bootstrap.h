@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "runtime/status.h"
 
@@ -34,9 +35,9 @@ troupe_status troupe_bootstrap_open(struct troupe_bootstrap *bootstrap);
 troupe_status troupe_bootstrap_gather(const struct troupe_bootstrap *bootstrap, const void *mine,
                                       size_t bytes, void *all);
 /* Waits for all ranks, calling `serve` meanwhile. When serve returns false, a rank is probably
- * gone: the wait ends within a second, with TROUPE_ERROR_PEER if not all have come. */
+ * gone: the wait ends within patience_ns, with TROUPE_ERROR_PEER if not all have come. */
 troupe_status troupe_bootstrap_meet(const struct troupe_bootstrap *bootstrap,
-                                    bool (*serve)(void *arg), void *arg);
+                                    bool (*serve)(void *arg), void *arg, int64_t patience_ns);
 /* Orderly: all ranks take part, and MPI ends. Otherwise (a rank is lost) only memory is freed. */
 void troupe_bootstrap_close(struct troupe_bootstrap *bootstrap, bool orderly);
 

@@ -11,7 +11,7 @@
 #include "runtime/memory.h"
 #include "runtime/options.h"
 
-enum { HOST_NAME_BYTES = 128, LAST_WAIT_NS = 1000 * 1000 * 1000 };
+enum { HOST_NAME_BYTES = 128 };
 
 struct introduction {
     char host[HOST_NAME_BYTES];
@@ -96,7 +96,7 @@ troupe_status troupe_bootstrap_gather(const struct troupe_bootstrap *bootstrap, 
 }
 
 troupe_status troupe_bootstrap_meet(const struct troupe_bootstrap *bootstrap,
-                                    bool (*serve)(void *arg), void *arg) {
+                                    bool (*serve)(void *arg), void *arg, int64_t patience_ns) {
     MPI_Request request;
     int met = 0;
     uint64_t give_up_ns = UINT64_MAX;
@@ -114,7 +114,7 @@ troupe_status troupe_bootstrap_meet(const struct troupe_bootstrap *bootstrap,
                                bootstrap->rank);
         }
         if (!serve(arg) && give_up_ns == UINT64_MAX) {
-            give_up_ns = now + LAST_WAIT_NS;
+            give_up_ns = now + (uint64_t)patience_ns;
         }
         sched_yield();
     }

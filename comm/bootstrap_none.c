@@ -19,8 +19,8 @@ troupe_status troupe_bootstrap_gather(const struct troupe_bootstrap *bootstrap, 
 }
 
 troupe_status troupe_bootstrap_meet(const struct troupe_bootstrap *bootstrap,
-                                    bool (*serve)(void *arg), void *arg) {
-    (void)bootstrap, (void)serve, (void)arg;
+                                    bool (*serve)(void *arg), void *arg, int64_t patience_ns) {
+    (void)bootstrap, (void)serve, (void)arg, (void)patience_ns;
     return troupe_fail(TROUPE_ERROR_UNSUPPORTED, "built without MPI");
 }
 

@@ -53,6 +53,15 @@ static troupe_status report_failure(const troupe_comm *comm) {
 /* Ends every transfer in flight with the failure. */
 static void fail_in_flight(troupe_comm *comm) {
     comm->failed_in_flight = true;
+    for (struct troupe_comm_poller *p = comm->pollers; p != NULL; p = p->next) {
+        p->withdraw(p);
+    }
+    while (comm->gated != NULL) { /* the backend does not know these */
+        struct troupe_transfer *transfer = comm->gated;
+        comm->gated = transfer->link;
+        report_failure(comm);
+        troupe_comm_complete(comm, transfer, comm->failure);
+    }
     comm->backend->withdraw(comm);
     while (comm->in_flight != NULL) {
         report_failure(comm);
@@ -110,8 +119,8 @@ void troupe_comm_set_watch(troupe_comm *comm, troupe_comm_watch watch, void *arg
     comm->watch_arg = arg;
 }
 
-/* In flight from here on: a post that fails in the transport ends at the next progress. */
-static troupe_status start_transfer(troupe_comm *comm, struct troupe_transfer *transfer) {
+/* A post that fails in the transport ends at the next progress. */
+troupe_status troupe_comm_begin(troupe_comm *comm, struct troupe_transfer *transfer) {
     check_transfer(comm, transfer);
     if (comm->failure != TROUPE_OK) {
         transfer->status = comm->failure;
@@ -123,7 +132,7 @@ static troupe_status start_transfer(troupe_comm *comm, struct troupe_transfer *t
 }
 
 troupe_status troupe_comm_post_send(troupe_comm *comm, struct troupe_transfer *transfer) {
-    TROUPE_TRY(start_transfer(comm, transfer));
+    TROUPE_TRY(troupe_comm_begin(comm, transfer));
     if (transfer->peer != comm->rank) {
         comm->bytes_sent += troupe_transfer_bytes(transfer);
     }
@@ -132,7 +141,7 @@ troupe_status troupe_comm_post_send(troupe_comm *comm, struct troupe_transfer *t
 }
 
 troupe_status troupe_comm_post_receive(troupe_comm *comm, struct troupe_transfer *transfer) {
-    TROUPE_TRY(start_transfer(comm, transfer));
+    TROUPE_TRY(troupe_comm_begin(comm, transfer));
     comm->backend->post_receive(comm, transfer);
     return TROUPE_OK;
 }
@@ -162,6 +171,10 @@ int troupe_comm_progress(troupe_comm *comm) {
     comm->events = 0;
     if (comm->failure == TROUPE_OK) {
         comm->backend->progress(comm);
+        troupe_comm_poll_gated(comm);
+        for (struct troupe_comm_poller *p = comm->pollers; p != NULL; p = p->next) {
+            p->poll(p);
+        }
     }
     if (comm->failure != TROUPE_OK && !comm->failed_in_flight) {
         fail_in_flight(comm);
@@ -180,8 +193,8 @@ void troupe_comm_idle(troupe_comm *comm) {
     int64_t quiet_ns = now - comm->active_ns;
     if (quiet_ns < comm->spin_ns) {
         troupe_cpu_relax();
-    } else if (quiet_ns < comm->spin_ns + YIELD_NS) {
-        sched_yield();
+    } else if (quiet_ns < comm->spin_ns + YIELD_NS || comm->gated != NULL) {
+        sched_yield(); /* no bell rings for an event */
     } else {
         comm->backend->park(comm, TROUPE_PARK_NS_MAX);
     }
@@ -196,6 +209,7 @@ troupe_status troupe_comm_failure(const troupe_comm *comm) {
 
 void troupe_comm_abort(troupe_comm *comm, const char *why) {
     if (comm->failure == TROUPE_OK) {
+        comm->ends_job = true;
         troupe_comm_fail(comm, TROUPE_ERROR_ABORTED, "%s", why); /* the others add who it was */
         comm->backend->announce_abort(comm, why);
     }
@@ -273,6 +287,20 @@ troupe_status troupe_comm_fail(troupe_comm *comm, troupe_status status, const ch
                       comm->failure_text);
     }
     return report_failure(comm);
+}
+
+void troupe_comm_add_poller(troupe_comm *comm, struct troupe_comm_poller *poller) {
+    poller->next = comm->pollers;
+    comm->pollers = poller;
+}
+
+void troupe_comm_remove_poller(troupe_comm *comm, struct troupe_comm_poller *poller) {
+    struct troupe_comm_poller **place = &comm->pollers;
+    while (*place != poller) {
+        TROUPE_ASSERT(*place != NULL, "rank %d removes a poller that it does not have", comm->rank);
+        place = &(*place)->next;
+    }
+    *place = poller->next;
 }
 
 struct troupe_transfer *troupe_transfer_next(struct troupe_transfer *transfer) {

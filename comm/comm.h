@@ -23,6 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "runtime/device.h"
 #include "runtime/status.h"
 
 #ifdef __cplusplus
@@ -73,6 +74,14 @@ void troupe_comm_set_control_handler(troupe_comm *comm, troupe_control_handler h
 void troupe_comm_set_watch(troupe_comm *comm, troupe_comm_watch watch, void *arg);
 troupe_status troupe_comm_post_send(troupe_comm *comm, struct troupe_transfer *transfer);
 troupe_status troupe_comm_post_receive(troupe_comm *comm, struct troupe_transfer *transfer);
+/* Posts when the event is complete, which progress looks at: how pinned memory that a device reads
+ * or writes is sent or received without the host waiting. In flight from here on; the event is not
+ * recorded again until the transfer is over. Those of one (peer, tag) and direction keep their
+ * order among themselves; others overtake. A failure of the device fails the endpoint. */
+troupe_status troupe_comm_post_send_after(troupe_comm *comm, troupe_event *event,
+                                          struct troupe_transfer *transfer);
+troupe_status troupe_comm_post_receive_after(troupe_comm *comm, troupe_event *event,
+                                             struct troupe_transfer *transfer);
 /* Reliable, never dropped, ordered per pair of ranks; to itself too (delivered by progress).
  * Messages under way occupy the endpoint's fixed pool (control_messages_max in the options). The
  * plan bounds them; more than that is a programmer error, and who sends floods asks for room. */

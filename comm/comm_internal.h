@@ -49,6 +49,15 @@ struct troupe_comm_backend {
     const struct troupe_group_engine *group_engine;
 };
 
+/* What progress looks after besides the transport; embedded in its owner. */
+struct troupe_comm_poller {
+    struct troupe_comm_poller *next;
+    /* From progress; may end the endpoint with troupe_comm_fail. */
+    void (*poll)(struct troupe_comm_poller *poller);
+    /* The endpoint has failed: let go of everything that still waits for other ranks. Once. */
+    void (*withdraw)(struct troupe_comm_poller *poller);
+};
+
 struct troupe_comm {
     const struct troupe_comm_backend *backend;
     int rank, size;
@@ -61,6 +70,8 @@ struct troupe_comm {
     void *watch_arg;
 
     struct troupe_transfer *in_flight; /* doubly linked through struct in_flight_links */
+    struct troupe_transfer *gated;     /* those of them that wait for an event, oldest first */
+    struct troupe_comm_poller *pollers;
     uint64_t bytes_sent;
     int events;        /* completions during this progress */
     bool in_progress;  /* a callback must not call progress */
@@ -71,6 +82,7 @@ struct troupe_comm {
 
     troupe_status failure; /* sticky */
     bool failed_in_flight; /* what was in flight has been ended */
+    bool ends_job;         /* this rank aborts, the others are told */
     char failure_text[512];
 };
 
@@ -91,6 +103,15 @@ void troupe_comm_deliver(troupe_comm *comm, int from, const void *message, size_
 /* Makes the endpoint fail for good; the first failure stays. Returns it. */
 troupe_status troupe_comm_fail(troupe_comm *comm, troupe_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* The transfer is valid, and in flight from here on. */
+troupe_status troupe_comm_begin(troupe_comm *comm, struct troupe_transfer *transfer);
+/* Posts the gated transfers whose event is complete. From progress. */
+void troupe_comm_poll_gated(troupe_comm *comm);
+
+/* Neither from a poller. */
+void troupe_comm_add_poller(troupe_comm *comm, struct troupe_comm_poller *poller);
+void troupe_comm_remove_poller(troupe_comm *comm, struct troupe_comm_poller *poller);
 
 size_t troupe_transfer_bytes(const struct troupe_transfer *transfer);
 /* Copies the segments of a send into those of a receive of the same size. */

@@ -9,10 +9,12 @@
  * a large send is handed to libfabric only when the receiver has granted it: its receive is posted.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 
 #include <rdma/fabric.h>
 #include <rdma/fi_cm.h>
@@ -25,6 +27,8 @@
 #include "runtime/clock.h"
 #include "runtime/log.h"
 #include "runtime/memory.h"
+
+#define SHM_PREFIX "fi_shm://"
 
 enum {
     VECTORS_MAX = TROUPE_SEGMENTS_MAX + 1,
@@ -556,7 +560,7 @@ static troupe_status open_endpoint(struct ofi *ofi) {
 
 struct address {
     size_t bytes;
-    char data[ADDRESS_BYTES_MAX];
+    _Alignas(struct sockaddr_storage) char data[ADDRESS_BYTES_MAX];
 };
 
 static troupe_status insert_addresses(struct ofi *ofi, const struct address *all) {
@@ -580,7 +584,9 @@ static troupe_status exchange_addresses(struct ofi *ofi) {
         status = insert_addresses(ofi, all);
     }
     troupe_free(all);
-    return status;
+    TROUPE_TRY(status);
+    return troupe_watch_hosts(&ofi->process.watch, &ofi->process.bootstrap,
+                              (struct sockaddr *)mine.data, (socklen_t)mine.bytes);
 }
 
 static troupe_status post_buffers(struct ofi *ofi) {
@@ -614,6 +620,37 @@ static troupe_status open_grants(struct ofi *ofi) {
     return TROUPE_OK;
 }
 
+/* The name of this rank's memory in shm: libfabric would take the process number, and refuse one
+ * that a killed process of this number has left behind. */
+static troupe_status choose_name(struct ofi *ofi) {
+    uint64_t number = 0;
+    char name[64];
+    if (getrandom(&number, sizeof number, 0) != sizeof number) {
+        return troupe_fail(TROUPE_ERROR_IO, "getrandom: %s", strerror(errno));
+    }
+    snprintf(name, sizeof name, SHM_PREFIX "troupe-%016" PRIx64, number);
+    free(ofi->info->src_addr); /* fi_freeinfo frees it with free, too */
+    ofi->info->src_addr = strdup(name);
+    ofi->info->src_addrlen = strlen(name) + 1;
+    return ofi->info->src_addr != NULL ? TROUPE_OK
+                                       : troupe_fail(TROUPE_ERROR_MEMORY, "strdup: out of memory");
+}
+
+/* When every rank has opened the memory of every other, its name can go: a killed rank then leaves
+ * nothing behind. */
+static troupe_status forget_name(struct ofi *ofi) {
+    char name[ADDRESS_BYTES_MAX] = "";
+    size_t bytes = sizeof name - 1;
+    TROUPE_TRY(troupe_process_greet(&ofi->process));
+    TROUPE_TRY_FI(fi_getname(&ofi->endpoint->fid, name, &bytes));
+    const char *file = strstr(name, "://");
+    if (file == NULL || shm_unlink(file + strlen("://")) != 0) {
+        TROUPE_LOG_WARN("comm", "libfabric's memory %s would outlive a killed rank: %s", name,
+                        strerror(errno));
+    }
+    return TROUPE_OK;
+}
+
 static troupe_status open_ofi(const char *provider, const struct troupe_comm_options *options,
                               struct troupe_bootstrap *bootstrap, troupe_comm **out) {
     struct ofi *ofi = NULL;
@@ -628,12 +665,17 @@ static troupe_status open_ofi(const char *provider, const struct troupe_comm_opt
     TROUPE_TRY_FAIL(map_spill(ofi));
     TROUPE_TRY_FAIL(find_provider(ofi, provider));
     ofi->ungranted_bytes_max = SIZE_MAX;
-    if (strcmp(provider, "shm") == 0) {
+    bool is_shm = strcmp(provider, "shm") == 0;
+    if (is_shm) {
         TROUPE_TRY_FAIL(open_grants(ofi));
+        TROUPE_TRY_FAIL(choose_name(ofi));
     }
     TROUPE_TRY_FAIL(open_endpoint(ofi));
     TROUPE_TRY_FAIL(exchange_addresses(ofi));
     TROUPE_TRY_FAIL(post_buffers(ofi));
+    if (is_shm) {
+        TROUPE_TRY_FAIL(forget_name(ofi));
+    }
     snprintf(ofi->process.comm.name, sizeof(ofi->process.comm.name), "libfabric %s", provider);
     *out = &ofi->process.comm;
     return TROUPE_OK;

@@ -7,24 +7,22 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "runtime/clock.h"
-#include "runtime/log.h"
 #include "runtime/memory.h"
 
 enum {
     POLLS_PER_CLOCK = 4096,          /* looks at the network between two readings of the clock */
-    WATCH_NS = 50 * 1000 * 1000,     /* between two looks at the pidfds */
-    PULSE_NS = 500 * 1000 * 1000,    /* between two pulses */
-    STUCK_S = 6,                     /* no way out for a frame: the rank is gone */
+    WATCH_NS = 50 * 1000 * 1000,     /* between two looks at the others' processes */
     FAREWELL_NS = 300 * 1000 * 1000, /* to get a notice of failure out */
     PARK_NS_MIN = 50 * 1000,
 };
+
+static const int64_t patience_ns_max = 2000000000; /* with the others, when one has failed */
 
 /* One cache line a rank, in shared memory. */
 struct troupe_bell {
@@ -181,9 +179,6 @@ void troupe_lane_received(troupe_process *process, const struct troupe_frame_wir
         lane->owed += !own;
         process->carrier->announced(process, wire->from, wire->data, wire->bytes);
         break;
-    case TROUPE_FRAME_PULSE:
-        lane->owed += !own;
-        break;
     case TROUPE_FRAME_FAILURE:
         heed_notice(process, wire);
         break;
@@ -247,6 +242,7 @@ static troupe_status open_bells(troupe_process *process) {
     process->bells_bytes = bells_bytes(bootstrap);
     troupe_status status = TROUPE_OK;
     if (process->comm.rank == first) {
+        shm_unlink(name); /* of a process with this number that was killed in between */
         status = map_bells(process, name, O_CREAT | O_EXCL);
     }
     status = agree(process, status);
@@ -276,100 +272,16 @@ void troupe_process_ring(troupe_process *process, int rank) {
 
 /* ---- watch ---- */
 
-/* The first rank after this one that lives on another host. So at least one rank of each host is
- * watched from outside, and the others of its host by each other. */
-static int choose_pulse_to(const troupe_process *process) {
-    int size = process->comm.size;
-    for (int step = 1; step < size; step++) {
-        int watched = (process->comm.rank + step) % size;
-        if (!shares_host(process, watched)) {
-            return watched;
-        }
-    }
-    return -1;
-}
-
-static troupe_status open_watch(troupe_process *process) {
-    process->watch = epoll_create1(EPOLL_CLOEXEC);
-    if (process->watch < 0) {
-        return troupe_fail(TROUPE_ERROR_IO, "epoll_create1: %s", strerror(errno));
-    }
-    TROUPE_TRY(TROUPE_NEW(&process->pidfds, process->comm.size));
-    process->pulse_to = choose_pulse_to(process);
-    for (int r = 0; r < process->comm.size; r++) {
-        process->pidfds[r] = -1;
-        if (r == process->comm.rank || !shares_host(process, r)) {
-            continue;
-        }
-        struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)r};
-        process->pidfds[r] = (int)syscall(SYS_pidfd_open, process->bootstrap.processes[r], 0);
-        if (process->pidfds[r] < 0 ||
-            epoll_ctl(process->watch, EPOLL_CTL_ADD, process->pidfds[r], &event) != 0) {
-            TROUPE_LOG_WARN("comm", "rank %d cannot be watched: %s", r, strerror(errno));
-        }
-    }
-    return TROUPE_OK;
-}
-
-/* A rank of this host whose process has ended; -1 if none. */
-static int ended_peer(const troupe_process *process) {
-    struct epoll_event event;
-    return epoll_wait(process->watch, &event, 1, 0) == 1 ? (int)event.data.u32 : -1;
-}
-
-/* Traffic that waits already is as good as a pulse. */
-static void pulse(troupe_process *process, int64_t now) {
-    if (process->pulse_to < 0 || now - process->pulsed_ns < PULSE_NS) {
-        return;
-    }
-    process->pulsed_ns = now;
-    const struct troupe_lane *lane = &process->lanes[process->pulse_to];
-    if (lane->queue.head == NULL && lane->credits > 0 && troupe_lane_has_room(process)) {
-        troupe_lane_send(process, process->pulse_to, TROUPE_FRAME_PULSE, "", 0);
-    }
-}
-
-/* libfabric tries for ever to connect again to a process that is gone: the send says EAGAIN. A
- * frame that has its credit and finds no way out for so long has no receiver. */
-static void find_stuck(troupe_process *process, int64_t now) {
-    const struct troupe_lane *lane =
-        process->pulse_to >= 0 ? &process->lanes[process->pulse_to] : NULL;
-    const struct troupe_operation *head =
-        lane != NULL && lane->credits > 0 ? lane->queue.head : NULL;
-    if (head != process->stuck) {
-        process->stuck = head;
-        process->stuck_ns = now;
-    } else if (head != NULL && now - process->stuck_ns > STUCK_S * INT64_C(1000000000)) {
-        char how[64];
-        snprintf(how, sizeof(how), "it has taken no message for %d s", STUCK_S);
-        troupe_process_lost(process, process->pulse_to, how);
-    }
-}
-
 static void watch_peers(troupe_process *process) {
     int64_t now = (int64_t)troupe_clock_ns();
     if (now - process->watched_ns < WATCH_NS || process->comm.failure != TROUPE_OK) {
         return;
     }
     process->watched_ns = now;
-    pulse(process, now);
-    find_stuck(process, now);
-    int peer = ended_peer(process);
+    int peer = troupe_watch_look(&process->watch);
     if (peer >= 0) {
         troupe_process_lost(process, peer, "its process has ended");
     }
-}
-
-static void close_watch(troupe_process *process) {
-    for (int r = 0; process->pidfds != NULL && r < process->comm.size; r++) {
-        if (process->pidfds[r] >= 0) {
-            close(process->pidfds[r]);
-        }
-    }
-    if (process->watch > 0) {
-        close(process->watch);
-    }
-    troupe_free(process->pidfds);
 }
 
 /* ---- failure ---- */
@@ -488,27 +400,45 @@ troupe_status troupe_process_init(troupe_process *process, const struct troupe_c
     troupe_comm_set_limits(&process->comm, options->spin_ns, options->control_messages_max);
     TROUPE_TRY(open_lanes(process));
     TROUPE_TRY(open_bells(process));
-    return open_watch(process);
+    return troupe_watch_open(&process->watch, bootstrap);
 }
 
-/* While the others are still on their way to the end, this rank serves them. */
-static bool serve_last(void *arg) {
+/* While the others are still on their way to the meeting, this rank serves them. */
+static bool serve(void *arg) {
     troupe_process *process = arg;
     if (process->comm.failure != TROUPE_OK) {
         return false;
     }
     process->carrier->poll(process);
     pump_all(process);
-    return ended_peer(process) < 0;
+    return troupe_watch_look(&process->watch) < 0;
 }
 
+troupe_status troupe_process_greet(troupe_process *process) {
+    for (int r = 0; r < process->comm.size; r++) {
+        struct troupe_frame *frame = &process->lanes[r].credit_frame;
+        bool sent = r == process->comm.rank;
+        fill_frame(process, frame, r, TROUPE_FRAME_CREDIT, "", 0);
+        while (!sent || frame->busy) {
+            sent = sent || transmit(process, frame) == TROUPE_OK;
+            if (!serve(process)) {
+                return troupe_fail(TROUPE_ERROR_PEER, "rank %d was not reached", r);
+            }
+        }
+    }
+    return troupe_bootstrap_meet(&process->bootstrap, serve, process, patience_ns_max);
+}
+
+/* The launcher may end all processes as soon as one ends without the others. So the rank that
+ * aborted, and has yet to say why, does not wait as long as those it told. */
 bool troupe_process_meet(troupe_process *process) {
+    int64_t patience_ns = process->comm.ends_job ? patience_ns_max / 4 : patience_ns_max;
     return process->comm.failure != TROUPE_ERROR_PEER &&
-           troupe_bootstrap_meet(&process->bootstrap, serve_last, process) == TROUPE_OK;
+           troupe_bootstrap_meet(&process->bootstrap, serve, process, patience_ns) == TROUPE_OK;
 }
 
 void troupe_process_fini(troupe_process *process) {
-    close_watch(process);
+    troupe_watch_close(&process->watch);
     if (process->bells != NULL) {
         munmap(process->bells, process->bells_bytes);
     }

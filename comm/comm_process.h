@@ -4,8 +4,7 @@
  *
  *   lane    control messages in order, bounded by credits: a rank sends at most LANE_WINDOW frames
  *           that the other has not handled yet, so pre-posted buffers always suffice and none drops
- *   watch   the death of a rank: on this host through its pidfd, on another by a pulse, a message
- *           that one rank elsewhere sends to it now and then, which fails or finds no way out
+ *   watch   the death of a rank (comm/watch.h), which is told to all others
  *   bells   a word of shared memory per rank of this host, on which it sleeps and others wake it
  *
  *     sender:    troupe_lane_send -> carrier->transmit(frame) ... troupe_lane_sent(frame)
@@ -20,6 +19,7 @@
 
 #include "comm/bootstrap.h"
 #include "comm/group_internal.h"
+#include "comm/watch.h"
 
 enum {
     TROUPE_LANE_WINDOW = 32,
@@ -56,8 +56,7 @@ enum troupe_frame_kind {
     TROUPE_FRAME_MESSAGE,
     TROUPE_FRAME_CREDIT,
     TROUPE_FRAME_FAILURE,
-    TROUPE_FRAME_ANNOUNCE,
-    TROUPE_FRAME_PULSE
+    TROUPE_FRAME_ANNOUNCE
 };
 
 /* On the wire up to `data + bytes`. */
@@ -113,12 +112,8 @@ struct troupe_process {
     struct troupe_bell *bells; /* by rank, shared by the ranks of this host; NULL: alone here */
     size_t bells_bytes;
 
-    int *pidfds; /* by rank; -1: not watched */
-    int watch;   /* epoll of them */
-    int64_t watched_ns, pulsed_ns;
-    int pulse_to; /* the rank of another host that this one watches; -1: none */
-    const struct troupe_operation *stuck; /* the frame to it that the network did not take ... */
-    int64_t stuck_ns;                     /* ... since then */
+    struct troupe_watch watch;
+    int64_t watched_ns; /* when it was looked at */
     unsigned polls;
 };
 
@@ -127,8 +122,11 @@ troupe_status troupe_process_init(troupe_process *process, const struct troupe_c
                                   const struct troupe_comm_backend *backend,
                                   const struct troupe_comm_options *options,
                                   struct troupe_bootstrap *bootstrap);
-/* Before the end: waits for the other ranks, polling the carrier; for a second only if the endpoint
- * has failed. False: not all have come. */
+/* Sends one empty frame to every rank and waits until all have done so: afterwards every pair of
+ * ranks is connected. Collective, at the end of opening. */
+troupe_status troupe_process_greet(troupe_process *process);
+/* Before the end: waits for the other ranks, polling the carrier; not for long if the endpoint has
+ * failed. False: not all have come. */
 bool troupe_process_meet(troupe_process *process);
 void troupe_process_fini(troupe_process *process);
 

@@ -11,12 +11,13 @@ enum {
     BLOCK_BYTES = 4096,        /* of an ordered sum: the accumulator stays in the first cache */
 };
 
-enum kind { ALL_REDUCE, ALL_GATHER, BROADCAST };
+enum kind { ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER, BROADCAST };
 
 /* A posted operation: lives in the state of the caller's troupe_collective. */
 struct __attribute__((may_alias)) request {
     struct troupe_collective *next; /* while it waits for a slot */
     char *data;
+    char *out;    /* of a reduce_scatter; holds this rank's own block from the beginning */
     size_t bytes; /* of the operand, or of a member's block */
     size_t element_bytes;
     enum kind kind;
@@ -31,7 +32,7 @@ static struct request *request_of(struct troupe_collective *operation) {
     return (struct request *)operation->state;
 }
 
-static size_t element_bytes(enum troupe_element element) {
+size_t troupe_element_bytes(enum troupe_element element) {
     return element == TROUPE_ELEMENT_FLOAT32 ? 4 : 8;
 }
 
@@ -98,10 +99,15 @@ static void reduce(struct troupe_group_slot *slot, const struct request *request
 
 /* ---- exchanges of an operation ---- */
 
+size_t troupe_group_piece_at(const troupe_group *group, size_t count, int i) {
+    size_t n = (size_t)group->count;
+    return count / n * (size_t)i + count % n * (size_t)i / n;
+}
+
 /* Member i owns the bytes [piece_at(i), piece_at(i + 1)) of the operand. */
 static size_t piece_at(const troupe_group *group, const struct request *request, int i) {
-    size_t count = request->bytes / request->element_bytes, n = (size_t)group->count;
-    return (count / n * (size_t)i + count % n * (size_t)i / n) * request->element_bytes;
+    size_t count = request->bytes / request->element_bytes;
+    return troupe_group_piece_at(group, count, i) * request->element_bytes;
 }
 
 static size_t piece_bytes(const troupe_group *group, const struct request *request, int i) {
@@ -201,9 +207,9 @@ static void begin(struct troupe_group_slot *slot, struct troupe_collective *oper
         finish(slot, group->failure);
         return;
     }
-    if (request->kind != ALL_REDUCE) {
+    if (request->kind == ALL_GATHER || request->kind == BROADCAST) {
         plan_gather(slot, request, block_at, block_bytes);
-    } else if (is_small(group, request->bytes)) {
+    } else if (request->kind == ALL_REDUCE && is_small(group, request->bytes)) {
         plan_small(slot, request);
     } else {
         plan_scatter(slot, request);
@@ -224,8 +230,12 @@ static void start_waiting(troupe_group *group) {
 void troupe_group_exchanged(struct troupe_group_slot *slot, troupe_status status) {
     const troupe_group *group = slot->group;
     struct request *request = request_of(slot->operation);
-    if (status != TROUPE_OK || request->kind != ALL_REDUCE || slot->phase == 1) {
+    bool sums = request->kind == ALL_REDUCE || request->kind == REDUCE_SCATTER;
+    if (status != TROUPE_OK || !sums || slot->phase == 1) {
         finish(slot, status);
+    } else if (request->kind == REDUCE_SCATTER) {
+        reduce(slot, request, request->out, piece_bytes(group, request, group->index));
+        finish(slot, TROUPE_OK);
     } else if (is_small(group, request->bytes)) {
         reduce(slot, request, request->data, request->bytes);
         finish(slot, TROUPE_OK);
@@ -279,14 +289,14 @@ static troupe_status run(troupe_group *group, const struct request *request) {
 
 static struct request all_reduce_request(const troupe_group *group, enum troupe_reduction reduction,
                                          enum troupe_element element, void *data, int64_t count) {
-    size_t bytes = (size_t)count * element_bytes(element);
+    size_t bytes = (size_t)count * troupe_element_bytes(element);
     TROUPE_ASSERT(count >= 0 && bytes <= group->bytes_max,
-                  "all_reduce of %zu bytes in group %u made for %zu", bytes, group->id,
+                  "a sum of %zu bytes in group %u made for %zu", bytes, group->id,
                   group->bytes_max);
     return (struct request){.kind = ALL_REDUCE,
                             .data = data,
                             .bytes = bytes,
-                            .element_bytes = element_bytes(element),
+                            .element_bytes = troupe_element_bytes(element),
                             .reduction = reduction,
                             .element = element};
 }
@@ -345,7 +355,8 @@ troupe_status troupe_group_create(troupe_comm *comm, const struct troupe_group_o
     troupe_status status = TROUPE_OK;
     TROUPE_TRY(TROUPE_NEW(&group, 1));
     group->comm = comm;
-    group->engine = comm->backend->group_engine;
+    group->engine = options->alone ? &troupe_group_engine_direct : comm->backend->group_engine;
+    group->stream_engine = &troupe_group_stream_engine_host;
     group->count = all ? comm->size : options->count;
     group->id = options->id;
     group->bytes_max = options->bytes_max < sizeof(int64_t) ? sizeof(int64_t) /* a barrier's */
@@ -366,6 +377,7 @@ void troupe_group_destroy(troupe_group *group) {
     if (group == NULL) {
         return;
     }
+    group->stream_engine->close(group);
     for (int i = 0; i < TROUPE_GROUP_SLOTS; i++) {
         close_slot(&group->slots[i]);
     }
@@ -389,6 +401,21 @@ int troupe_group_rank(const troupe_group *group, int index) {
 troupe_status troupe_group_all_reduce(troupe_group *group, enum troupe_reduction reduction,
                                       enum troupe_element element, void *data, int64_t count) {
     struct request request = all_reduce_request(group, reduction, element, data, count);
+    return run(group, &request);
+}
+
+troupe_status troupe_group_reduce_scatter(troupe_group *group, enum troupe_reduction reduction,
+                                          enum troupe_element element, const void *data,
+                                          int64_t count, void *out) {
+    struct request request =
+        all_reduce_request(group, reduction, element, (void *)data, count * group->count);
+    size_t block = (size_t)count * troupe_element_bytes(element);
+    const char *own = (const char *)data + (size_t)group->index * block;
+    if (own != out && block > 0) {
+        memcpy(out, own, block);
+    }
+    request.kind = REDUCE_SCATTER;
+    request.out = out;
     return run(group, &request);
 }
 

@@ -22,6 +22,7 @@
 #ifndef TROUPE_COMM_GROUP_H
 #define TROUPE_COMM_GROUP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,11 +43,22 @@ enum troupe_element {
     TROUPE_ELEMENT_UINT64
 };
 
+/* Ids that Troupe itself takes; an app's own groups stay below them. */
+enum {
+    TROUPE_GROUP_ID_MODULES = 1 << 18,       /* 2^19 of them: TP, DP, tied stages of modules */
+    TROUPE_GROUP_ID_TRAIN = (1 << 20) - 4,   /* all ranks of a training job */
+    TROUPE_GROUP_ID_LAUNCH = (1 << 20) - 3,  /* all ranks, while they settle on their cores */
+    TROUPE_GROUP_ID_RUNTIME = (1 << 20) - 2, /* and the next: all ranks of a runtime */
+};
+
 struct troupe_group_options {
     const int *ranks; /* global ranks in group order; copied. NULL: all ranks of the job */
     int count;        /* of `ranks` */
     uint32_t id;      /* the same on all members, unique among the live groups; < 2^20 */
     size_t bytes_max; /* largest all_reduce operand; staging is allocated for it at creation */
+    /* Uses the endpoint's messages, not a library's collectives: then create needs no other member,
+     * and a member whose create fails holds nobody up. */
+    bool alone;
 };
 
 /* A posted collective: the caller's storage, zero before the first post. */
@@ -68,6 +80,11 @@ int troupe_group_rank(const troupe_group *group, int index);
 /* In place; data: count elements. Waits, driving progress. */
 troupe_status troupe_group_all_reduce(troupe_group *group, enum troupe_reduction reduction,
                                       enum troupe_element element, void *data, int64_t count);
+/* data: size blocks of count elements, unchanged; out: the sum of all members' block `index`; may
+ * be this rank's own block. Waits. */
+troupe_status troupe_group_reduce_scatter(troupe_group *group, enum troupe_reduction reduction,
+                                          enum troupe_element element, const void *data,
+                                          int64_t count, void *out);
 /* out holds size * bytes, member i's block at i * bytes; this rank's block may alias `mine`. */
 troupe_status troupe_group_all_gather(troupe_group *group, const void *mine, size_t bytes,
                                       void *out);

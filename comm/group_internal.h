@@ -13,6 +13,7 @@
 
 #include "comm/comm_internal.h"
 #include "comm/group.h"
+#include "comm/group_stream.h"
 
 enum { TROUPE_GROUP_SLOTS = 2 };
 
@@ -44,6 +45,40 @@ struct troupe_group_engine {
     void (*close)(struct troupe_group_slot *slot);
 };
 
+/* What all ranks of a job know about their devices before the first communicator is made. */
+struct troupe_group_devices {
+    troupe_device *device;
+    troupe_stream *stream; /* for trials; its work is done when open returns */
+    struct troupe_group_device_options options;
+    bool shared;  /* two ranks of the job have one GPU */
+    int before;   /* ranks below this one that have its GPU */
+    bool threads; /* two ranks of one process have one GPU */
+};
+
+/* How collectives run in stream order (group_stream.h, which has checked the arguments: more than
+ * one member, more than zero bytes). Slots but open and close enqueue, or wait if they must. */
+struct troupe_group_stream_engine {
+    const char *name;
+    /* Whether it can serve; the sentence says why not. */
+    troupe_status (*check)(const struct troupe_group_devices *devices);
+    /* Once per process before its first open, on all ranks of the job. */
+    troupe_status (*prepare)(troupe_comm *comm, const struct troupe_group_devices *devices);
+    troupe_status (*open)(troupe_group *group, const struct troupe_group_devices *devices);
+    troupe_status (*all_reduce)(troupe_group *group, troupe_stream *stream,
+                                enum troupe_reduction reduction, enum troupe_element element,
+                                void *data, int64_t count);
+    troupe_status (*reduce_scatter)(troupe_group *group, troupe_stream *stream,
+                                    enum troupe_reduction reduction, enum troupe_element element,
+                                    const void *data, int64_t count, void *out);
+    troupe_status (*all_gather)(troupe_group *group, troupe_stream *stream, const void *mine,
+                                size_t bytes, void *out);
+    troupe_status (*broadcast)(troupe_group *group, troupe_stream *stream, int root_index,
+                               void *data, size_t bytes);
+    troupe_status (*exchange)(troupe_group *group, troupe_stream *stream,
+                              const struct troupe_move *moves, int count);
+    void (*close)(troupe_group *group);
+};
+
 struct troupe_group {
     troupe_comm *comm;
     const struct troupe_group_engine *engine;
@@ -52,10 +87,16 @@ struct troupe_group {
     uint32_t id;
     size_t bytes_max;
     struct troupe_group_slot slots[TROUPE_GROUP_SLOTS];
-    uint64_t started; /* operations that got a slot; operation k runs in slot k % slots */
+    const struct troupe_group_stream_engine *stream_engine;
+    void *stream_state; /* the stream engine's */
+    uint64_t started;   /* operations that got a slot; operation k runs in slot k % slots */
     struct troupe_collective *waiting_head, *waiting_tail;
     troupe_status failure;
 };
+
+size_t troupe_element_bytes(enum troupe_element element);
+/* Of an operand of `count` elements, member i owns [piece_at(i), piece_at(i + 1)). */
+size_t troupe_group_piece_at(const troupe_group *group, size_t count, int i);
 
 /* The engine's word that the exchange of a slot is over. From progress. */
 void troupe_group_exchanged(struct troupe_group_slot *slot, troupe_status status);
@@ -64,5 +105,19 @@ void troupe_group_exchanged(struct troupe_group_slot *slot, troupe_status status
 extern const struct troupe_group_engine troupe_group_engine_direct;
 /* MPI_Ialltoallv and MPI_Iallgatherv; of the MPI transport. */
 extern const struct troupe_group_engine troupe_group_engine_mpi;
+
+/* The device is the CPU: the collectives of group.h. */
+extern const struct troupe_group_stream_engine troupe_group_stream_engine_host;
+/* Any device; through pinned host memory. */
+extern const struct troupe_group_stream_engine troupe_group_stream_engine_staged;
+extern const struct troupe_group_stream_engine troupe_group_stream_engine_nccl;
+
+/* Into the order in which communicators are made: ascending id; NULL and groups of one are dropped.
+ * Returns how many are left. */
+int troupe_groups_order(troupe_group **groups, int count);
+
+/* Moves host memory between members as group_stream.h says of an exchange; waits. */
+troupe_status troupe_group_exchange(troupe_group *group, const struct troupe_move *moves,
+                                    int count);
 
 #endif

@@ -9,6 +9,7 @@
 /* The one list of device kinds. */
 static const struct troupe_device_backend *const backends[] = {
     &troupe_device_backend_cpu,
+    &troupe_device_backend_sim,
 #ifdef TROUPE_HAVE_CUDA
     &troupe_device_backend_cuda,
 #endif
@@ -23,8 +24,10 @@ static const struct troupe_device_backend *find_backend(enum troupe_device_kind 
     return NULL;
 }
 
-static const char *kind_name(enum troupe_device_kind kind) {
-    return kind == TROUPE_DEVICE_CUDA ? "cuda" : "cpu";
+const char *troupe_device_kind_name(enum troupe_device_kind kind) {
+    static const char *const names[] = {
+        [TROUPE_DEVICE_CPU] = "cpu", [TROUPE_DEVICE_CUDA] = "cuda", [TROUPE_DEVICE_SIM] = "sim"};
+    return names[kind];
 }
 
 int troupe_device_count(enum troupe_device_kind kind) {
@@ -38,9 +41,10 @@ void troupe_device_summary(enum troupe_device_kind kind, char *text, size_t byte
     const char *why = "this build has none";
     int count = backend != NULL ? backend->count(&why) : 0;
     if (count > 0) {
-        snprintf(text, bytes, "%d %s device%s", count, kind_name(kind), count > 1 ? "s" : "");
+        snprintf(text, bytes, "%d %s device%s", count, troupe_device_kind_name(kind),
+                 count > 1 ? "s" : "");
     } else {
-        snprintf(text, bytes, "no %s devices: %s", kind_name(kind), why);
+        snprintf(text, bytes, "no %s devices: %s", troupe_device_kind_name(kind), why);
     }
 }
 
@@ -50,7 +54,7 @@ troupe_status troupe_device_open(enum troupe_device_kind kind,
     if (backend == NULL) {
         return troupe_fail(TROUPE_ERROR_UNSUPPORTED,
                            "this build has no %s devices; use a build with them, or device cpu",
-                           kind_name(kind));
+                           troupe_device_kind_name(kind));
     }
     troupe_device *device = NULL;
     TROUPE_TRY(backend->open(options, &device));
@@ -71,6 +75,14 @@ enum troupe_device_kind troupe_device_kind(const troupe_device *device) {
 
 const char *troupe_device_name(const troupe_device *device) {
     return device->name;
+}
+
+const unsigned char *troupe_device_identity(const troupe_device *device) {
+    return device->identity;
+}
+
+bool troupe_device_is_host(const troupe_device *device) {
+    return device->backend->is_host;
 }
 
 troupe_status troupe_device_alloc(troupe_device *device, size_t bytes, void **out) {
@@ -142,6 +154,20 @@ troupe_status troupe_event_create(troupe_device *device, troupe_event **out) {
     return TROUPE_OK;
 }
 
+troupe_status troupe_event_create_timed(troupe_device *device, troupe_event **out) {
+    troupe_event *event = NULL;
+    TROUPE_TRY(device->backend->event_create_timed(device, &event));
+    event->device = device;
+    *out = event;
+    return TROUPE_OK;
+}
+
+troupe_status troupe_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out) {
+    TROUPE_ASSERT(begin->device == end->device, "time from an event of %s to one of %s",
+                  begin->device->name, end->device->name);
+    return begin->device->backend->event_elapsed(begin, end, ns_out);
+}
+
 void troupe_event_destroy(troupe_event *event) {
     if (event != NULL) {
         event->device->backend->event_destroy(event);
@@ -149,8 +175,9 @@ void troupe_event_destroy(troupe_event *event) {
 }
 
 troupe_status troupe_event_record(troupe_event *event, troupe_stream *stream) {
-    TROUPE_ASSERT(event->device == stream->device, "event of %s recorded in a stream of %s",
-                  event->device->name, stream->device->name);
+    TROUPE_ASSERT(event->device->backend == stream->device->backend,
+                  "event of %s recorded in a stream of %s", event->device->name,
+                  stream->device->name);
     return event->device->backend->event_record(event, stream);
 }
 

@@ -3,7 +3,8 @@
  * A device is where tensors live and kernels run: one GPU, or the CPU cores bound to a rank. Work
  * goes to a stream and runs in stream order; an event marks a point in a stream. On the CPU device
  * a stream runs work at once in the calling thread (helped by the device's workers), so every event
- * is complete when it is recorded: the reference that defines what is correct.
+ * is complete when it is recorded: the reference that defines what is correct. The simulated device
+ * is as asynchronous as a GPU, with seeded delays: the tests of whoever must not forget an event.
  *
  *     troupe_device_open(TROUPE_DEVICE_CPU, &options, &device);
  *     troupe_stream_create(device, &stream);
@@ -17,6 +18,7 @@
 #ifndef TROUPE_RUNTIME_DEVICE_H
 #define TROUPE_RUNTIME_DEVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,11 +34,13 @@ typedef struct troupe_device troupe_device;
 typedef struct troupe_stream troupe_stream;
 typedef struct troupe_event troupe_event;
 
-enum troupe_device_kind { TROUPE_DEVICE_CPU, TROUPE_DEVICE_CUDA };
+enum troupe_device_kind { TROUPE_DEVICE_CPU, TROUPE_DEVICE_CUDA, TROUPE_DEVICE_SIM };
 
 struct troupe_device_options {
-    int index;               /* which GPU; ignored on the CPU */
+    int index;               /* which GPU; ignored elsewhere */
     troupe_workers *workers; /* CPU: the team that helps, or NULL; borrowed */
+    uint64_t seed;           /* simulated: of the delays */
+    int64_t delay_ns_max;    /* simulated: each operation starts up to so much late; 0: none */
 };
 
 /* Devices of a kind that can be opened here; 0 where the kind is not built in. */
@@ -50,6 +54,14 @@ void troupe_device_close(troupe_device *device);
 enum troupe_device_kind troupe_device_kind(const troupe_device *device);
 /* "cpu", "cuda 0: NVIDIA H200" */
 const char *troupe_device_name(const troupe_device *device);
+/* Bytes that no two GPUs of the world have in common, wherever they are seen from; zeros: no GPU.
+ */
+enum { TROUPE_DEVICE_IDENTITY_BYTES = 16 };
+const unsigned char *troupe_device_identity(const troupe_device *device);
+/* "cpu", "cuda", "sim", as in train.device */
+const char *troupe_device_kind_name(enum troupe_device_kind kind);
+/* Whether its memory is the host's and its work is done when the call returns. */
+bool troupe_device_is_host(const troupe_device *device);
 
 /* Device memory, 64-byte aligned (256 on a GPU), zeroed. Startup and shutdown only. */
 troupe_status troupe_device_alloc(troupe_device *device, size_t bytes, void **out);
@@ -86,8 +98,13 @@ void troupe_event_destroy(troupe_event *event);
 troupe_status troupe_event_record(troupe_event *event, troupe_stream *stream);
 /* Makes later work of `stream` wait for the event; the host does not wait. */
 troupe_status troupe_stream_wait(troupe_stream *stream, troupe_event *event);
-/* OK when complete, AGAIN when not, or the device's failure. Never blocks. */
+/* OK when complete (also if it was never recorded), AGAIN when not, or the device's failure. Never
+ * blocks. */
 troupe_status troupe_event_query(troupe_event *event);
+/* Nanoseconds on the device from the recording of `begin` to that of `end`; both are complete and
+ * made by troupe_event_create_timed. */
+troupe_status troupe_event_create_timed(troupe_device *device, troupe_event **out);
+troupe_status troupe_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out);
 
 #ifdef __cplusplus
 }

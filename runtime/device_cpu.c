@@ -3,12 +3,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "runtime/clock.h"
 #include "runtime/device_internal.h"
 #include "runtime/memory.h"
 
 struct cpu_device {
     troupe_device base;
     troupe_workers *workers; /* borrowed */
+};
+
+struct cpu_event {
+    troupe_event base;
+    uint64_t recorded_ns;
 };
 
 static int cpu_count(const char **why) {
@@ -82,7 +88,7 @@ static troupe_status cpu_stream_wait(troupe_stream *stream, troupe_event *event)
 
 static troupe_status cpu_event_create(troupe_device *device, troupe_event **out) {
     (void)device;
-    return TROUPE_NEW(out, 1);
+    return troupe_alloc(1, sizeof(struct cpu_event), (void **)out);
 }
 
 static void cpu_event_destroy(troupe_event *event) {
@@ -90,7 +96,13 @@ static void cpu_event_destroy(troupe_event *event) {
 }
 
 static troupe_status cpu_event_record(troupe_event *event, troupe_stream *stream) {
-    (void)event, (void)stream;
+    (void)stream;
+    ((struct cpu_event *)event)->recorded_ns = troupe_clock_ns();
+    return TROUPE_OK;
+}
+
+static troupe_status cpu_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out) {
+    *ns_out = ((struct cpu_event *)end)->recorded_ns - ((struct cpu_event *)begin)->recorded_ns;
     return TROUPE_OK;
 }
 
@@ -101,6 +113,7 @@ static troupe_status cpu_event_query(troupe_event *event) {
 
 const struct troupe_device_backend troupe_device_backend_cpu = {
     .kind = TROUPE_DEVICE_CPU,
+    .is_host = true,
     .count = cpu_count,
     .open = cpu_open,
     .close = cpu_close,
@@ -115,7 +128,10 @@ const struct troupe_device_backend troupe_device_backend_cpu = {
     .stream_fill_zero = cpu_stream_fill_zero,
     .stream_wait = cpu_stream_wait,
     .event_create = cpu_event_create,
+    .event_create_timed = cpu_event_create,
+    .event_elapsed = cpu_event_elapsed,
     .event_destroy = cpu_event_destroy,
     .event_record = cpu_event_record,
     .event_query = cpu_event_query,
+    .sharing = &troupe_device_sharing_none,
 };

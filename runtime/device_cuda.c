@@ -13,6 +13,7 @@
 
 #include "runtime/check.h"
 #include "runtime/device_internal.h"
+#include "runtime/device_share.h"
 #include "runtime/log.h"
 #include "runtime/memory.h"
 
@@ -103,6 +104,9 @@ static troupe_status fill_device(struct cuda_device *device, int index) {
     TROUPE_TRY(enter(&device->base));
     TROUPE_TRY_CUDA(cudaGetDeviceProperties(&properties, index));
     snprintf(device->base.name, sizeof device->base.name, "cuda %d: %.80s", index, properties.name);
+    _Static_assert(sizeof properties.uuid == sizeof device->base.identity,
+                   "a UUID is the identity");
+    memcpy(device->base.identity, &properties.uuid, sizeof properties.uuid);
     return blas_status(cublasLtCreate(&device->blas), "cublasLtCreate");
 }
 
@@ -269,17 +273,34 @@ static void cuda_event_destroy(troupe_event *event) {
     troupe_free(e);
 }
 
-static troupe_status cuda_event_create(troupe_device *device, troupe_event **out) {
+static troupe_status create_event(troupe_device *device, unsigned flags, troupe_event **out) {
     TROUPE_TRY(enter(device));
     struct cuda_event *event = NULL;
     TROUPE_TRY(TROUPE_NEW(&event, 1));
-    troupe_status status = troupe_cuda_status(
-        cudaEventCreateWithFlags(&event->native, cudaEventDisableTiming), "cudaEventCreate");
+    troupe_status status =
+        troupe_cuda_status(cudaEventCreateWithFlags(&event->native, flags), "cudaEventCreate");
     if (status != TROUPE_OK) {
         cuda_event_destroy(&event->base);
         return status;
     }
     *out = &event->base;
+    return TROUPE_OK;
+}
+
+static troupe_status cuda_event_create(troupe_device *device, troupe_event **out) {
+    return create_event(device, cudaEventDisableTiming, out);
+}
+
+static troupe_status cuda_event_create_timed(troupe_device *device, troupe_event **out) {
+    return create_event(device, cudaEventDefault, out);
+}
+
+static troupe_status cuda_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out) {
+    float milliseconds = 0;
+    TROUPE_TRY(enter(begin->device));
+    TROUPE_TRY_CUDA(cudaEventElapsedTime(&milliseconds, ((struct cuda_event *)begin)->native,
+                                         ((struct cuda_event *)end)->native));
+    *ns_out = (uint64_t)((double)milliseconds * 1e6);
     return TROUPE_OK;
 }
 
@@ -345,6 +366,80 @@ troupe_status troupe_cuda_stage(troupe_stream *stream, const struct troupe_copy 
     return TROUPE_OK;
 }
 
+/* ---- sharing with other processes: CUDA IPC ---- */
+
+static troupe_status cuda_memory_export(troupe_device *device, void *memory,
+                                        unsigned char *native) {
+    cudaIpcMemHandle_t handle;
+    TROUPE_TRY(enter(device));
+    TROUPE_TRY_CUDA(cudaIpcGetMemHandle(&handle, memory));
+    memcpy(native, &handle, sizeof handle);
+    return TROUPE_OK;
+}
+
+static troupe_status cuda_memory_import(troupe_device *device, const unsigned char *native,
+                                        void **out) {
+    cudaIpcMemHandle_t handle;
+    void *memory = NULL;
+    memcpy(&handle, native, sizeof handle);
+    TROUPE_TRY(enter(device));
+    TROUPE_TRY_CUDA(cudaIpcOpenMemHandle(&memory, handle, cudaIpcMemLazyEnablePeerAccess));
+    *out = memory;
+    return TROUPE_OK;
+}
+
+static void cuda_memory_release(troupe_device *device, void *memory) {
+    if (enter(device) == TROUPE_OK) {
+        cudaIpcCloseMemHandle(memory);
+    }
+}
+
+static troupe_status cuda_event_create_shared(troupe_device *device, unsigned char *native,
+                                              troupe_event **out) {
+    cudaIpcEventHandle_t handle;
+    troupe_event *event = NULL;
+    TROUPE_TRY(create_event(device, cudaEventDisableTiming | cudaEventInterprocess, &event));
+    troupe_status status =
+        troupe_cuda_status(cudaIpcGetEventHandle(&handle, ((struct cuda_event *)event)->native),
+                           "cudaIpcGetEventHandle");
+    if (status != TROUPE_OK) {
+        cuda_event_destroy(event);
+        return status;
+    }
+    memcpy(native, &handle, sizeof handle);
+    *out = event;
+    return TROUPE_OK;
+}
+
+static troupe_status cuda_event_import(troupe_device *device, const unsigned char *native,
+                                       troupe_event **out) {
+    cudaIpcEventHandle_t handle;
+    struct cuda_event *event = NULL;
+    memcpy(&handle, native, sizeof handle);
+    TROUPE_TRY(enter(device));
+    TROUPE_TRY(TROUPE_NEW(&event, 1));
+    troupe_status status = troupe_cuda_status(cudaIpcOpenEventHandle(&event->native, handle),
+                                              "cudaIpcOpenEventHandle");
+    if (status != TROUPE_OK) {
+        cuda_event_destroy(&event->base);
+        return status;
+    }
+    *out = &event->base;
+    return TROUPE_OK;
+}
+
+_Static_assert(sizeof(cudaIpcMemHandle_t) <= TROUPE_SHARE_NATIVE_BYTES &&
+                   sizeof(cudaIpcEventHandle_t) <= TROUPE_SHARE_NATIVE_BYTES,
+               "handles fit a share");
+
+static const struct troupe_device_sharing cuda_sharing = {
+    .memory_export = cuda_memory_export,
+    .memory_import = cuda_memory_import,
+    .memory_release = cuda_memory_release,
+    .event_create = cuda_event_create_shared,
+    .event_import = cuda_event_import,
+};
+
 const struct troupe_device_backend troupe_device_backend_cuda = {
     .kind = TROUPE_DEVICE_CUDA,
     .count = cuda_count,
@@ -361,7 +456,10 @@ const struct troupe_device_backend troupe_device_backend_cuda = {
     .stream_fill_zero = cuda_stream_fill_zero,
     .stream_wait = cuda_stream_wait,
     .event_create = cuda_event_create,
+    .event_create_timed = cuda_event_create_timed,
+    .event_elapsed = cuda_event_elapsed,
     .event_destroy = cuda_event_destroy,
     .event_record = cuda_event_record,
     .event_query = cuda_event_query,
+    .sharing = &cuda_sharing,
 };

@@ -14,6 +14,7 @@
 struct troupe_device {
     const struct troupe_device_backend *backend;
     char name[96]; /* "cpu", "cuda 0: NVIDIA H200" */
+    unsigned char identity[TROUPE_DEVICE_IDENTITY_BYTES];
 };
 
 struct troupe_stream {
@@ -25,10 +26,24 @@ struct troupe_event {
     troupe_device *device;
 };
 
+/* How a process gives its memory and events to others of the machine; `native` has
+ * TROUPE_SHARE_NATIVE_BYTES (runtime/device_share.h). Never called for what is the process's own.
+ */
+struct troupe_device_sharing {
+    troupe_status (*memory_export)(troupe_device *device, void *memory, unsigned char *native);
+    troupe_status (*memory_import)(troupe_device *device, const unsigned char *native, void **out);
+    void (*memory_release)(troupe_device *device, void *memory);
+    /* An event that is exported from the beginning. */
+    troupe_status (*event_create)(troupe_device *device, unsigned char *native, troupe_event **out);
+    troupe_status (*event_import)(troupe_device *device, const unsigned char *native,
+                                  troupe_event **out);
+};
+
 /* device.c sets the base fields `backend` and `device`; the backend sets the rest. Only
  * stream_synchronize blocks. Arguments are checked by device.c: same device, sane strides. */
 struct troupe_device_backend {
     enum troupe_device_kind kind;
+    bool is_host; /* see troupe_device_is_host */
     /* Where there are none, *why says so in a few words. */
     int (*count)(const char **why);
     troupe_status (*open)(const struct troupe_device_options *options, troupe_device **out);
@@ -44,12 +59,19 @@ struct troupe_device_backend {
     troupe_status (*stream_fill_zero)(troupe_stream *stream, void *memory, size_t bytes);
     troupe_status (*stream_wait)(troupe_stream *stream, troupe_event *event);
     troupe_status (*event_create)(troupe_device *device, troupe_event **out);
+    troupe_status (*event_create_timed)(troupe_device *device, troupe_event **out);
+    troupe_status (*event_elapsed)(troupe_event *begin, troupe_event *end, uint64_t *ns_out);
     void (*event_destroy)(troupe_event *event);
     troupe_status (*event_record)(troupe_event *event, troupe_stream *stream);
     troupe_status (*event_query)(troupe_event *event);
+    const struct troupe_device_sharing *sharing;
 };
 
+/* Of a device that other processes cannot reach. */
+extern const struct troupe_device_sharing troupe_device_sharing_none;
+
 extern const struct troupe_device_backend troupe_device_backend_cpu;
+extern const struct troupe_device_backend troupe_device_backend_sim;
 extern const struct troupe_device_backend troupe_device_backend_cuda;
 
 #endif

@@ -8,6 +8,7 @@
 #include "runtime/check.h"
 
 static _Thread_local bool steady_phase;
+static _Thread_local int64_t successes_left = -1; /* before a failure that a test asked for */
 
 troupe_status troupe_alloc(size_t count, size_t bytes, void **out) {
     TROUPE_ASSERT(!steady_phase, "allocation of %zu x %zu bytes in the steady phase", count, bytes);
@@ -17,7 +18,8 @@ troupe_status troupe_alloc(size_t count, size_t bytes, void **out) {
                            count, bytes);
     }
     size_t rounded = (total + TROUPE_CACHE_LINE) / TROUPE_CACHE_LINE * TROUPE_CACHE_LINE;
-    void *memory = aligned_alloc(TROUPE_CACHE_LINE, rounded);
+    bool refused = successes_left >= 0 && successes_left-- == 0;
+    void *memory = refused ? NULL : aligned_alloc(TROUPE_CACHE_LINE, rounded);
     if (memory == NULL) {
         return troupe_fail(TROUPE_ERROR_MEMORY, "the system refused %zu bytes of host memory",
                            rounded);
@@ -46,4 +48,10 @@ void troupe_memory_set_steady(bool steady) {
 
 bool troupe_memory_is_steady(void) {
     return steady_phase;
+}
+
+int64_t troupe_memory_fail_after(int64_t count) {
+    int64_t left = successes_left;
+    successes_left = count;
+    return left;
 }

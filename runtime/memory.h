@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "runtime/status.h"
 
@@ -38,6 +39,11 @@ troupe_status troupe_string_copy(const char *text, char **out);
 /* Enters or leaves the steady phase on this thread. */
 void troupe_memory_set_steady(bool steady);
 bool troupe_memory_is_steady(void);
+
+/* For tests of what happens when memory runs out: on this thread `count` more allocations succeed,
+ * then one fails. Negative: none fails. Returns how many were still to succeed, negative if the
+ * failure has happened or none was asked for. */
+int64_t troupe_memory_fail_after(int64_t count);
 
 #ifdef __cplusplus
 }

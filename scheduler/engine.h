@@ -12,12 +12,14 @@
  * Tickets go out in one total order; each rank runs its tickets in that order. The rules that make
  * waiting free of cycles, and results repeatable:
  *   sequence  a method fires 0, 1, 2, ...; a policy chooses only among methods;
- *   memory    forward takes a slot of its own gang's pool, the last backward returns it;
+ *   memory    forward takes a slot of its own gang's pool, the last backward returns it; where the
+ *             graph bounds a rank's memory, a gang's first slot is always granted, a further one
+ *             only above the reserve of one slot of each gang on the rank;
  *   issue     a ticket is issued when each input has arrived or its producer has been issued in
  *             this island, and each credit and slot it needs is free or returned by a ticket issued
  *             before; both are reserved at issue. An input of a strict edge must have arrived.
  *   progress  a reduction ticket is posted and never holds its rank up, so it does not count as
- *             one of the look_ahead tickets that a rank may hold unfinished; of one reduction it
+ *             one of the tickets that a rank may hold unfinished; of one reduction it
  *             holds at most TROUPE_REDUCTIONS_AHEAD, this step's and the next one's.
  *
  * Events of one rank must come in the order in which they happened; those of different ranks may
@@ -35,6 +37,7 @@
 
 #include "runtime/status.h"
 #include "scheduler/graph.h"
+#include "scheduler/graph_index.h"
 #include "scheduler/order.h"
 
 #ifdef __cplusplus
@@ -43,12 +46,22 @@ extern "C" {
 
 typedef struct troupe_engine troupe_engine;
 
-enum { TROUPE_REDUCTIONS_AHEAD = 2 }; /* firings of one reduction unfinished on a rank */
+enum {
+    TROUPE_REDUCTIONS_AHEAD = 2, /* firings of one reduction unfinished on a rank */
+    TROUPE_TICKETS_OVER = 4,     /* tickets beyond look_ahead, see below */
+};
 
 struct troupe_engine_options {
-    int conductor;                           /* names the island, see troupe_graph_conductors */
-    int look_ahead;                          /* unfinished tickets a rank may hold; 0: 2 */
+    int conductor;                          /* names the island, see troupe_graph_conductors */
+    const struct troupe_graph_index *index; /* of the graph, to share; NULL: makes its own */
+    /* A gang gets tickets while one of its members has fewer than so many unfinished; the others
+     * may then hold up to TROUPE_TICKETS_OVER more: so a large gang has its place in their queues
+     * before they take up other work. 0: 2. */
+    int look_ahead;
     const struct troupe_order_policy *order; /* NULL: fifo */
+    const troupe_engine *peer; /* an engine of the same simulation (graph, order, costs, thread), so
+                                  that policies plan once for all; NULL: none */
+    const struct troupe_costs *costs; /* for policies that plan ahead; NULL: not known */
     /* Members (bit i: member i) of the consuming gang that receive something of this message and
      * will report it; 0: zero rows, the message counts as arrived, takes no credit and is never
      * reported. Must say the same on every rank. Called by begin_step only, for each edge of the
@@ -74,8 +87,9 @@ troupe_status troupe_engine_create(const struct troupe_graph *graph,
 void troupe_engine_destroy(troupe_engine *engine);
 
 /* Lets the methods with steps fire once more through a step. The first step may be any (a resumed
- * run); then one after the other, each when the one before is all issued. */
-void troupe_engine_begin_step(troupe_engine *engine, int64_t step);
+ * run); then one after the other, each when the one before is all issued. ERROR_CONTRACT for
+ * messages that came ahead of the step to members that do not receive them. */
+troupe_status troupe_engine_begin_step(troupe_engine *engine, int64_t step);
 
 /* Member `member` of the consuming gang holds all it receives of the message. Only needed for edges
  * that are strict or come from outside the island; others are ignored. */
@@ -96,6 +110,27 @@ bool troupe_engine_step_done(const troupe_engine *engine);
 /* Both ends are in this island: its credits return by themselves, and unless it is strict its
  * arrivals need no report. */
 bool troupe_engine_edge_is_local(const troupe_engine *engine, int edge);
+
+/* What the next firing of a method waits for: the first thing that is missing. */
+enum troupe_engine_wait_kind {
+    TROUPE_WAIT_FOR_NOTHING,    /* it can be issued: the order policy holds it back */
+    TROUPE_WAIT_FOR_STEP,       /* all firings of the steps begun are issued */
+    TROUPE_WAIT_FOR_AFTER,      /* index: a method of the same gang */
+    TROUPE_WAIT_FOR_INPUT,      /* index: an edge */
+    TROUPE_WAIT_FOR_CREDIT,     /* index: an edge */
+    TROUPE_WAIT_FOR_SLOT,       /* index: the gang, whose pool is empty */
+    TROUPE_WAIT_FOR_MEMORY,     /* index: a rank whose budget is used up */
+    TROUPE_WAIT_FOR_LANE,       /* index: a rank whose next reduction is another */
+    TROUPE_WAIT_FOR_LOOK_AHEAD, /* index: a rank that has enough unfinished tickets */
+};
+struct troupe_engine_wait {
+    enum troupe_engine_wait_kind kind;
+    int index;
+};
+struct troupe_engine_wait troupe_engine_wait_of(const troupe_engine *engine, int method);
+/* For an input that counts by its arrival: members of the consuming gang that have not reported the
+ * message that the consumer's next firing needs. */
+uint64_t troupe_engine_missing_members(const troupe_engine *engine, int edge);
 
 /* For the diagnosis of a stall: says, one line a method with something left to fire, the first
  * thing it waits for ("llm stage 0 dp 1 forward 3 waits for vision -> llm: rank 2 has not reported

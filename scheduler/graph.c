@@ -3,10 +3,10 @@
 #include "scheduler/graph.h"
 
 #include <stdint.h>
-#include <stdlib.h>
 
 #include "runtime/check.h"
 #include "runtime/memory.h"
+#include "scheduler/graph_internal.h"
 
 static troupe_status check_gang(const struct troupe_graph *graph, int g) {
     const struct troupe_gang *gang = &graph->gangs[g];
@@ -136,167 +136,40 @@ static troupe_status check_pools(const struct troupe_graph *graph, int *take, in
     return TROUPE_OK;
 }
 
-/* Scratch of the search for cycles: who waits for whom within one step. The members of one
- * collective complete together, so they count as one node: the first of them. */
-struct order_scratch {
-    int *reductions;   /* methods of the reduction lane, by lane_order */
-    int *last_of_rank; /* the rank's last method in the reduction lane so far */
-    int *take;         /* by gang */
-    int *give;
-    int *node_of;   /* by method: the method that stands for it */
-    int *waits;     /* by node: predecessors left */
-    int *queue;     /* nodes without predecessors left */
-    int (*arcs)[2]; /* from, to */
-    int arc_count;
-    int arc_capacity;
-};
-
-static void free_scratch(struct order_scratch *s) {
-    troupe_free(s->reductions);
-    troupe_free(s->last_of_rank);
-    troupe_free(s->take);
-    troupe_free(s->give);
-    troupe_free(s->node_of);
-    troupe_free(s->waits);
-    troupe_free(s->queue);
-    troupe_free(s->arcs);
-}
-
-static troupe_status make_scratch(const struct troupe_graph *graph, struct order_scratch *s) {
-    s->arc_capacity = graph->edge_count;
-    for (int m = 0; m < graph->method_count; m++) {
-        const struct troupe_method *method = &graph->methods[m];
-        s->arc_capacity += method->after_count;
-        s->arc_capacity += graph->gangs[method->gang].rank_count; /* order of its lane */
-    }
-    TROUPE_TRY(TROUPE_NEW(&s->reductions, graph->method_count));
-    TROUPE_TRY(TROUPE_NEW(&s->last_of_rank, graph->rank_count));
-    TROUPE_TRY(TROUPE_NEW(&s->take, graph->gang_count));
-    TROUPE_TRY(TROUPE_NEW(&s->give, graph->gang_count));
-    TROUPE_TRY(TROUPE_NEW(&s->node_of, graph->method_count));
-    TROUPE_TRY(TROUPE_NEW(&s->waits, graph->method_count));
-    TROUPE_TRY(TROUPE_NEW(&s->queue, graph->method_count));
-    return TROUPE_NEW(&s->arcs, s->arc_capacity);
-}
-
-static void add_arc(struct order_scratch *s, int from, int to) {
-    TROUPE_ASSERT(s->arc_count < s->arc_capacity, "%d arcs", s->arc_count);
-    s->arcs[s->arc_count][0] = s->node_of[from];
-    s->arcs[s->arc_count][1] = s->node_of[to];
-    s->arc_count++;
-    s->waits[s->node_of[to]]++;
-}
-
-static int compare_lane_order(const void *a, const void *b, void *arg) {
-    const struct troupe_method *methods = arg;
-    int x = methods[*(const int *)a].lane_order, y = methods[*(const int *)b].lane_order;
-    return (x > y) - (x < y);
-}
-
-/* A rank posts its reductions in ascending lane_order, so each waits for the rank's one before. */
-static troupe_status add_lane_arcs(const struct troupe_graph *graph, struct order_scratch *s) {
-    int count = 0;
-    for (int m = 0; m < graph->method_count; m++) {
-        s->node_of[m] = m;
-        if (graph->methods[m].lane == TROUPE_LANE_REDUCTION) {
-            s->reductions[count++] = m;
+/* One slot of each gang that takes slots fits into the memory of its ranks. */
+static troupe_status check_memory(const struct troupe_graph *graph, const int *take,
+                                  int64_t *reserve) {
+    for (int g = 0; g < graph->gang_count; g++) {
+        const struct troupe_gang *gang = &graph->gangs[g];
+        for (int k = 0; take[g] >= 0 && k < gang->rank_count; k++) {
+            reserve[gang->ranks[k]] += gang->slot_bytes;
         }
     }
-    qsort_r(s->reductions, (size_t)count, sizeof *s->reductions, compare_lane_order,
-            (void *)graph->methods);
-    for (int r = 0; r < graph->rank_count; r++) {
-        s->last_of_rank[r] = -1;
-    }
-    for (int i = 1; i < count; i++) {
-        int m = s->reductions[i], before = s->reductions[i - 1];
-        bool same = graph->methods[m].lane_order == graph->methods[before].lane_order;
-        s->node_of[m] = same ? s->node_of[before] : m;
-    }
-    for (int i = 0; i < count; i++) {
-        const struct troupe_method *method = &graph->methods[s->reductions[i]];
-        const struct troupe_gang *gang = &graph->gangs[method->gang];
-        for (int k = 0; k < gang->rank_count; k++) {
-            int last = s->last_of_rank[gang->ranks[k]];
-            if (last >= 0 && graph->methods[last].lane_order == method->lane_order) {
-                return troupe_fail(TROUPE_ERROR_INVALID,
-                                   "rank %d has two reductions with lane order %d: %s %s and %s %s",
-                                   gang->ranks[k], method->lane_order,
-                                   graph->gangs[graph->methods[last].gang].name,
-                                   graph->methods[last].name, gang->name, method->name);
-            }
-            if (last >= 0) {
-                add_arc(s, last, s->reductions[i]);
-            }
-            s->last_of_rank[gang->ranks[k]] = s->reductions[i];
+    for (int r = 0; graph->memory_bytes != NULL && r < graph->rank_count; r++) {
+        if (reserve[r] > graph->memory_bytes[r]) {
+            return troupe_fail(TROUPE_ERROR_INVALID,
+                               "rank %d has %lld bytes for activations, but one slot of each of "
+                               "its gangs takes %lld; give it more, or fewer or smaller stages",
+                               r, (long long)graph->memory_bytes[r], (long long)reserve[r]);
         }
     }
     return TROUPE_OK;
 }
 
-static void add_data_arcs(const struct troupe_graph *graph, struct order_scratch *s) {
-    for (int m = 0; m < graph->method_count; m++) {
-        for (int i = 0; i < graph->methods[m].after_count; i++) {
-            add_arc(s, graph->methods[m].after[i], m);
-        }
-    }
-    for (int e = 0; e < graph->edge_count; e++) {
-        if (graph->edges[e].initial == 0) {
-            add_arc(s, graph->edges[e].from, graph->edges[e].to);
-        }
-    }
-}
-
-/* Removes nodes that wait for nothing until none is left (Kahn, 1962); what stays is a cycle or
- * behind one. Walking back from there along arcs ends up on a cycle. */
-static troupe_status check_cycles(const struct troupe_graph *graph, struct order_scratch *s) {
-    int removed = 0, count = 0, nodes = 0;
-    for (int m = 0; m < graph->method_count; m++) {
-        nodes += s->node_of[m] == m;
-        if (s->node_of[m] == m && s->waits[m] == 0) {
-            s->queue[count++] = m;
-        }
-    }
-    for (; removed < count; removed++) {
-        for (int a = 0; a < s->arc_count; a++) {
-            if (s->arcs[a][0] == s->queue[removed] && --s->waits[s->arcs[a][1]] == 0) {
-                s->queue[count++] = s->arcs[a][1];
-            }
-        }
-    }
-    if (count == nodes) {
-        return TROUPE_OK;
-    }
-    int m = 0;
-    while (s->waits[m] == 0) {
-        m++;
-    }
-    int before = m;
-    for (int hop = 0; hop < graph->method_count; hop++) {
-        m = before;
-        for (int a = 0; a < s->arc_count; a++) {
-            if (s->arcs[a][1] == m && s->waits[s->arcs[a][0]] > 0) {
-                before = s->arcs[a][0];
-                break;
-            }
-        }
-    }
-    return troupe_fail(TROUPE_ERROR_INVALID,
-                       "%s %s waits for itself through %s %s; a cycle needs an edge with initial "
-                       "messages, and reductions a lane order that follows their inputs",
-                       graph->gangs[graph->methods[m].gang].name, graph->methods[m].name,
-                       graph->gangs[graph->methods[before].gang].name, graph->methods[before].name);
-}
-
-static troupe_status check_order(const struct troupe_graph *graph) {
-    struct order_scratch scratch = {0};
+static troupe_status check_shared(const struct troupe_graph *graph) {
     troupe_status status = TROUPE_OK;
-    TROUPE_TRY_FAIL(make_scratch(graph, &scratch));
-    TROUPE_TRY_FAIL(check_pools(graph, scratch.take, scratch.give));
-    TROUPE_TRY_FAIL(add_lane_arcs(graph, &scratch));
-    add_data_arcs(graph, &scratch);
-    TROUPE_TRY_FAIL(check_cycles(graph, &scratch));
+    int *take = NULL, *give = NULL;
+    int64_t *reserve = NULL;
+    TROUPE_TRY_FAIL(TROUPE_NEW(&take, graph->gang_count));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&give, graph->gang_count));
+    TROUPE_TRY_FAIL(check_pools(graph, take, give));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&reserve, graph->rank_count));
+    TROUPE_TRY_FAIL(check_memory(graph, take, reserve));
+    TROUPE_TRY_FAIL(troupe_graph_check_cycles(graph));
 fail:
-    free_scratch(&scratch);
+    troupe_free(take);
+    troupe_free(give);
+    troupe_free(reserve);
     return status;
 }
 
@@ -314,7 +187,7 @@ troupe_status troupe_graph_check(const struct troupe_graph *graph) {
     for (int e = 0; e < graph->edge_count; e++) {
         TROUPE_TRY(check_edge(graph, e));
     }
-    return check_order(graph);
+    return check_shared(graph);
 }
 
 /* Root of the union-find tree of `rank`; roots are lowest ranks. Halves the path on the way. */

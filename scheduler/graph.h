@@ -24,6 +24,7 @@
 #define TROUPE_SCHEDULER_GRAPH_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "runtime/status.h"
 
@@ -37,12 +38,15 @@ struct troupe_gang {
     const char *name; /* "llm stage 0 dp 1"; first word of every diagnosis */
     const int *ranks; /* member i is ranks[i] */
     int rank_count;
-    int slots;       /* activation slots of the gang's own pool; >= 1 where a method takes one */
-    int module;      /* index of the module, the caller's numbering */
-    int depth;       /* modules between this one and the loss: 0 language model, 1 encoder */
-    int stage;       /* pipeline stage, 0 first */
-    int stage_count; /* of the module */
-    int dp;          /* which replica */
+    int slots;          /* activation slots of the gang's own pool; >= 1 where a method takes one */
+    int64_t slot_bytes; /* of one, on each member; 0: not counted against the ranks' memory */
+    int module;         /* index of the module, the caller's numbering */
+    int depth;          /* modules between this one and the loss: 0 language model, 1 encoder */
+    int stage;          /* in the order of the forward pass, 0 first, all chunks counted */
+    int stage_count;    /* of the module: pipeline ranks * chunks */
+    int chunk;          /* of the stages that its ranks hold of the module, which */
+    int chunk_count;    /* of them; 0 and 1 both mean one */
+    int dp;             /* which replica */
 };
 
 enum troupe_method_kind {
@@ -52,7 +56,10 @@ enum troupe_method_kind {
     TROUPE_METHOD_BACKWARD_WEIGHT,
     TROUPE_METHOD_REDUCE,
     TROUPE_METHOD_UPDATE,
+    TROUPE_METHOD_RECOMPUTE, /* makes activations again, just before their backward */
+    TROUPE_METHOD_PREFETCH,  /* brings what a forward reads closer; credits bound how far ahead */
 };
+enum { TROUPE_METHOD_KIND_COUNT = TROUPE_METHOD_PREFETCH + 1 };
 
 enum troupe_lane {
     /* Runs when the rank reaches its ticket; the rank is busy until it is done. */
@@ -99,6 +106,10 @@ struct troupe_graph {
     int method_count;
     const struct troupe_edge *edges;
     int edge_count;
+    /* By rank: bytes that the activation slots of all its gangs may take together; NULL: no bound
+     * but the slots. One slot of each gang is always granted (the reserve), others only while the
+     * reserve of the rest stays free. */
+    const int64_t *memory_bytes;
 };
 
 /* Every index, count and rule above, and that no firing waits for itself. */

@@ -11,45 +11,52 @@
 #include "scheduler/policy_internal.h"
 
 static const struct troupe_order_policy *const builtin[] = {
-    &troupe_order_fifo,
-    &troupe_order_1f1b,
+    &troupe_order_fifo,        &troupe_order_1f1b,        &troupe_order_gpipe,
+    &troupe_order_interleaved, &troupe_order_three_phase, &troupe_order_zero_bubble,
+    &troupe_order_fill,
 };
 
-int troupe_order_unbounded(const struct troupe_graph *graph, int gang) {
+troupe_status troupe_order_no_state(const struct troupe_order_setting *setting, void **state_out) {
+    (void)setting;
+    *state_out = NULL;
+    return TROUPE_OK;
+}
+
+void troupe_order_keep_state(void *state) {
+    (void)state;
+}
+
+void troupe_order_no_plan(void *state, int64_t step) {
+    (void)state;
+    (void)step;
+}
+
+int troupe_order_unbounded(const void *state, const struct troupe_graph *graph, int gang) {
+    (void)state;
     (void)graph;
     (void)gang;
     return INT_MAX;
 }
 
-static troupe_status load(const char *path, const struct troupe_order_policy **out) {
-    const void *table = NULL;
-    TROUPE_TRY(troupe_policy_load(path, "troupe_order_policy", &table));
+static bool is_complete(const void *table) {
     const struct troupe_order_policy *policy = table;
-    if (policy->name == NULL || policy->in_flight == NULL || policy->pick == NULL) {
-        return troupe_fail(TROUPE_ERROR_INVALID,
-                           "order policy %s leaves name, in_flight or pick empty", path);
-    }
-    *out = policy;
-    return TROUPE_OK;
+    return policy->create != NULL && policy->destroy != NULL && policy->begin_step != NULL &&
+           policy->in_flight != NULL && policy->pick != NULL;
 }
 
 troupe_status troupe_order_find(const char *name, const struct troupe_order_policy **out) {
-    if (troupe_policy_is_path(name)) {
-        return load(name, out);
-    }
-    char known[256] = "";
-    for (size_t i = 0; i < TROUPE_COUNT_OF(builtin); i++) {
-        if (strcmp(builtin[i]->name, name) == 0) {
-            *out = builtin[i];
-            return TROUPE_OK;
-        }
-        size_t used = strlen(known);
-        snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", builtin[i]->name);
-    }
-    return troupe_fail(TROUPE_ERROR_INVALID,
-                       "order policy \"%s\" is not known; there are %s, or the path of a shared "
-                       "object with a / in it",
-                       name, known);
+    static const struct troupe_policy_kind kind = {
+        .what = "order policy",
+        .symbol = "troupe_order_policy",
+        .builtin = (const void *const *)builtin,
+        .builtin_count = TROUPE_COUNT_OF(builtin),
+        .required = "one of its slots",
+        .complete = is_complete,
+    };
+    const void *table = NULL;
+    TROUPE_TRY(troupe_policy_find(&kind, name, &table));
+    *out = table;
+    return TROUPE_OK;
 }
 
 const struct troupe_order_policy *troupe_order_builtin(int index) {

@@ -18,44 +18,34 @@ enum urgency {
     URGENCY_ENCODER_FORWARD,
     URGENCY_USER,
     URGENCY_OUT_OF_TURN, /* of the language model's pair, the one whose turn it is not */
-    URGENCY_COUNT,
 };
 
-/* w of the comment above; the slots of the pool bound it further. */
-static int in_flight(const struct troupe_graph *graph, int gang) {
-    const struct troupe_gang *g = &graph->gangs[gang];
-    if (g->depth > 0) {
-        return troupe_order_unbounded(graph, gang);
-    }
-    int stages_left = g->stage_count - g->stage;
-    return stages_left > 0 ? stages_left : 1;
-}
-
-/* Firings of the gang's method of a kind issued in this step, -1 if it has none. */
-static int issued_of(const struct troupe_order_view *view, int gang, enum troupe_method_kind kind) {
-    for (int m = 0; m < view->graph->method_count; m++) {
-        if (view->graph->methods[m].gang == gang && view->graph->methods[m].kind == kind) {
-            return view->issued[m];
-        }
-    }
-    return -1;
+/* w of the comment above; the slots of the pool bound it further. For modules before the language
+ * model: as many as are on their way through what follows. */
+static int in_flight(const void *state, const struct troupe_graph *graph, int gang) {
+    (void)graph;
+    return troupe_order_gang_at(state, gang)->left;
 }
 
 /* The pair's turn: forward until w are in flight, then backward until one less is; at the end, when
  * no forward is left, backward. */
 static bool is_turn_of_forward(const struct troupe_order_view *view,
-                               const struct troupe_method *method) {
-    const struct troupe_gang *gang = &view->graph->gangs[method->gang];
-    int forwards = issued_of(view, method->gang, TROUPE_METHOD_FORWARD);
-    int backwards = issued_of(view, method->gang, TROUPE_METHOD_BACKWARD_INPUT);
-    int width = in_flight(view->graph, method->gang);
-    width = gang->slots > 0 && gang->slots < width ? gang->slots : width;
-    return backwards < 0 || (forwards < method->firings && forwards - backwards < width);
+                               const struct troupe_method *method,
+                               const struct troupe_order_gang *gang) {
+    int slots = view->graph->gangs[method->gang].slots;
+    int width = slots > 0 && slots < gang->left ? slots : gang->left;
+    if (gang->backward < 0) {
+        return true;
+    }
+    int forwards = gang->forward >= 0 ? view->issued[gang->forward] : gang->microbatches;
+    return forwards < gang->microbatches && forwards - view->issued[gang->backward] < width;
 }
 
-static enum urgency urgency_of(const struct troupe_order_view *view, int m) {
+static enum urgency urgency_of(const struct troupe_order_info *info,
+                               const struct troupe_order_view *view, int m) {
     const struct troupe_method *method = &view->graph->methods[m];
-    bool encoder = view->graph->gangs[method->gang].depth > 0;
+    const struct troupe_order_gang *gang = troupe_order_gang_at(info, method->gang);
+    bool encoder = !gang->trunk;
     switch (method->kind) {
     case TROUPE_METHOD_BACKWARD_WEIGHT:
     case TROUPE_METHOD_REDUCE:
@@ -65,41 +55,38 @@ static enum urgency urgency_of(const struct troupe_order_view *view, int m) {
         if (encoder) {
             return URGENCY_ENCODER_BACKWARD;
         }
-        return is_turn_of_forward(view, method) ? URGENCY_OUT_OF_TURN : URGENCY_BACKWARD;
+        return is_turn_of_forward(view, method, gang) ? URGENCY_OUT_OF_TURN : URGENCY_BACKWARD;
     case TROUPE_METHOD_FORWARD:
         if (encoder) {
             return URGENCY_ENCODER_FORWARD;
         }
-        return is_turn_of_forward(view, method) ? URGENCY_FORWARD : URGENCY_OUT_OF_TURN;
+        return is_turn_of_forward(view, method, gang) ? URGENCY_FORWARD : URGENCY_OUT_OF_TURN;
+    case TROUPE_METHOD_RECOMPUTE:
+        return URGENCY_BACKWARD;
+    case TROUPE_METHOD_PREFETCH:
+        return URGENCY_FORWARD;
     case TROUPE_METHOD_USER:
         break;
     }
     return URGENCY_USER;
 }
 
-/* What can run at once goes before what would hold its ranks up. */
-static int precedence_of(const struct troupe_order_view *view,
-                         const struct troupe_candidate *candidate) {
-    return (int)urgency_of(view, candidate->method) + (candidate->waits ? URGENCY_COUNT : 0);
+static int64_t key(void *state, const struct troupe_order_view *view,
+                   const struct troupe_candidate *candidate) {
+    return urgency_of(state, view, candidate->method);
 }
 
-static int pick(const struct troupe_order_view *view, const struct troupe_candidate *candidates,
-                int count) {
-    int best = 0, least = precedence_of(view, &candidates[0]);
-    for (int i = 1; i < count; i++) {
-        int precedence = precedence_of(view, &candidates[i]);
-        if (precedence < least ||
-            (precedence == least && troupe_candidate_is_older(&candidates[i], &candidates[best]))) {
-            best = i;
-            least = precedence;
-        }
-    }
-    return best;
+static int pick(void *state, const struct troupe_order_view *view,
+                const struct troupe_candidate *candidates, int count) {
+    return troupe_order_pick_least(state, view, candidates, count, key);
 }
 
 const struct troupe_order_policy troupe_order_1f1b = {
     .name = "1f1b",
     .summary = "one forward, one backward; encoders fill in",
+    .create = troupe_order_create_info,
+    .destroy = troupe_order_destroy_info,
+    .begin_step = troupe_order_no_plan,
     .in_flight = in_flight,
     .pick = pick,
 };

@@ -277,35 +277,24 @@ void troupe_placement_fini(struct troupe_placement *placement) {
     *placement = (struct troupe_placement){0};
 }
 
-static troupe_status load(const char *path, const struct troupe_place_policy **out) {
-    const void *table = NULL;
-    TROUPE_TRY(troupe_policy_load(path, "troupe_place_policy", &table));
+static bool is_complete(const void *table) {
     const struct troupe_place_policy *policy = table;
-    if (policy->name == NULL || policy->place == NULL) {
-        return troupe_fail(TROUPE_ERROR_INVALID, "placement policy %s leaves name or place empty",
-                           path);
-    }
-    *out = policy;
-    return TROUPE_OK;
+    return policy->place != NULL;
 }
 
 troupe_status troupe_place_find(const char *name, const struct troupe_place_policy **out) {
-    if (troupe_policy_is_path(name)) {
-        return load(name, out);
-    }
-    char known[256] = "";
-    for (size_t i = 0; i < TROUPE_COUNT_OF(builtin); i++) {
-        if (strcmp(builtin[i]->name, name) == 0) {
-            *out = builtin[i];
-            return TROUPE_OK;
-        }
-        size_t used = strlen(known);
-        snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", builtin[i]->name);
-    }
-    return troupe_fail(TROUPE_ERROR_INVALID,
-                       "placement policy \"%s\" is not known; there are %s, or the path of a "
-                       "shared object with a / in it",
-                       name, known);
+    static const struct troupe_policy_kind kind = {
+        .what = "placement policy",
+        .symbol = "troupe_place_policy",
+        .builtin = (const void *const *)builtin,
+        .builtin_count = TROUPE_COUNT_OF(builtin),
+        .required = "name or place",
+        .complete = is_complete,
+    };
+    const void *table = NULL;
+    TROUPE_TRY(troupe_policy_find(&kind, name, &table));
+    *out = table;
+    return TROUPE_OK;
 }
 
 const struct troupe_place_policy *troupe_place_builtin(int index) {

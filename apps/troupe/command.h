@@ -27,6 +27,8 @@ extern const struct command command_caption;
 extern const struct command command_evaluate;
 extern const struct command command_data;
 extern const struct command command_info;
+extern const struct command command_profile;
+extern const struct command command_sim;
 
 /* The exit status of a command that ended with this status. */
 int command_exit(troupe_status status);

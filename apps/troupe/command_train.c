@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `troupe train`: one rank of a training job, or all of them as threads of this process. */
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -10,7 +11,9 @@
 #include "actors/job.h"
 #include "apps/launch.h"
 #include "apps/troupe/arguments.h"
+#include "apps/troupe/chart.h"
 #include "apps/troupe/progress.h"
+#include "apps/troupe/switches.h"
 #include "modules/train/checkpoint.h"
 #include "modules/train/folder.h"
 #include "modules/train/metrics.h"
@@ -21,12 +24,16 @@ struct train_job {
     struct troupe_config config;
     char resume[PATH_MAX]; /* checkpoint; "": from step 0 */
     int ranks;             /* loopback threads; 0: one rank of a launched job */
+    struct switches switches;
+    struct chart_paths charts; /* of the last step */
 };
 
 /* What rank 0 writes. */
 struct record {
     FILE *metrics;
     FILE *log;
+    struct troupe_metrics_switch switches[CONFIG_EDITS_MAX]; /* since the last step */
+    int switch_count;
     struct progress progress;
     int64_t first_step;
     uint64_t started_ns;
@@ -63,6 +70,14 @@ static troupe_status refuse_older_run(const struct train_job *job) {
     return TROUPE_OK;
 }
 
+/* Whole lines, to the terminal and the log. */
+static void describe(const struct record *record, const char *lines) {
+    fprintf(record->log, "%s", lines);
+    fflush(record->log);
+    printf("%s", lines);
+    fflush(stdout);
+}
+
 static troupe_status open_record(const struct train_job *job, int64_t position,
                                  const char *description, struct record *out) {
     const char *run_dir = job->config.train.run_dir;
@@ -75,9 +90,7 @@ static troupe_status open_record(const struct train_job *job, int64_t position,
     if (out->log == NULL) {
         return troupe_fail(TROUPE_ERROR_IO, "%s: cannot be written: %s", path, strerror(errno));
     }
-    fprintf(out->log, "%s", description);
-    printf("%s", description);
-    fflush(stdout);
+    describe(out, description);
     out->progress.lines = job->ranks == 0;
     out->first_step = position;
     out->started_ns = troupe_clock_ns();
@@ -107,7 +120,9 @@ static troupe_status record_step(struct record *record, const struct troupe_step
     }
     fprintf(record->log, "%s\n", line);
     fflush(record->log);
-    return troupe_metrics_write(record->metrics, report);
+    int switches = record->switch_count;
+    record->switch_count = 0;
+    return troupe_metrics_write(record->metrics, report, record->switches, switches);
 }
 
 static bool is_checkpoint_step(const struct troupe_config *config, int64_t step) {
@@ -115,15 +130,83 @@ static bool is_checkpoint_step(const struct troupe_config *config, int64_t step)
     return step == config->train.steps || (every > 0 && step % every == 0);
 }
 
-/* record: NULL but on rank 0. */
+/* ---- switches ---- */
+
+static void say(struct record *record, const char *text) {
+    progress_end(&record->progress, "%s", text);
+    fprintf(record->log, "%s\n", text);
+    fflush(record->log);
+}
+
+static void record_switch(struct record *record, const struct switch_wish *wish,
+                          const troupe_train *train, const struct troupe_switch_report *report) {
+    char text[512];
+    snprintf(text, sizeof text,
+             "switched to %s after step %" PRId64 ": %" PRId64 " bytes moved, the least there is "
+             "(%" PRId64 "), of %" PRId64 "; %d ranks relabelled; planned in %.1f ms, paused for "
+             "%.1f ms",
+             wish->what, report->step, report->bytes_moved, report->bytes_bound,
+             report->bytes_state, report->relabelled, report->plan_ms, report->pause_ms);
+    say(record, text);
+    describe(record, troupe_train_describe(train));
+    record->switches[record->switch_count++] =
+        (struct troupe_metrics_switch){.to = wish->what, .report = *report};
+}
+
+static void record_refusal(struct record *record, const struct switch_wish *wish) {
+    char text[1280];
+    snprintf(text, sizeof text, "not switched to %s: %s; training goes on as before", wish->what,
+             troupe_last_error());
+    say(record, text);
+}
+
+/* current: the rank's configuration, which follows the switch. */
+static troupe_status switch_now(const struct switch_wish *wish, troupe_train *train,
+                                struct troupe_config *current, struct record *record) {
+    struct troupe_config next = *current;
+    struct troupe_switch_report report;
+    troupe_status status = troupe_train_agree(train, switch_apply(wish, &next));
+    if (status == TROUPE_OK) {
+        status = troupe_train_switch(train, &next, &report);
+    }
+    if (status == TROUPE_OK) {
+        *current = next;
+    }
+    if (record != NULL && status == TROUPE_OK) {
+        record_switch(record, wish, train, &report);
+    } else if (record != NULL) {
+        record_refusal(record, wish);
+    }
+    return troupe_train_is_alive(train) ? TROUPE_OK : status;
+}
+
+static troupe_status draw_step(const struct train_job *job,
+                               const struct troupe_step_report *report) {
+    char title[160];
+    snprintf(title, sizeof title, "%.60s, step %lld, %d microbatches, measured",
+             job->config.schedule.order, (long long)report->step, job->config.train.microbatches);
+    return chart_write(&job->charts, &report->timeline->schedule, &report->timeline->bound, title);
+}
+
+/* record: NULL but on rank 0. A resumed job takes up first the switches that lie behind it. */
 static troupe_status run_steps(const struct train_job *job, troupe_train *train,
                                struct record *record) {
     const int64_t steps = job->config.train.steps;
+    struct troupe_config current = job->config;
     struct troupe_step_report report;
+    int switched = 0;
     while (troupe_train_position(train) < steps) {
+        for (; switched < job->switches.count &&
+               job->switches.list[switched].step <= troupe_train_position(train);
+             switched++) {
+            TROUPE_TRY(switch_now(&job->switches.list[switched], train, &current, record));
+        }
         TROUPE_TRY(troupe_train_step(train, &report));
         if (record != NULL) {
             TROUPE_TRY(record_step(record, &report, steps));
+        }
+        if (record != NULL && report.step == steps) {
+            TROUPE_TRY(draw_step(job, &report));
         }
         if (is_checkpoint_step(&job->config, report.step)) {
             TROUPE_TRY(troupe_train_save(train));
@@ -183,15 +266,18 @@ static troupe_status prepare(struct train_job *job, const char *path,
 
 static int run(int argc, char **argv) {
     struct train_job job = {0};
-    struct config_edits edits = {0};
+    static struct config_edits edits, switches;
     bool resume = false;
     const struct argument options[] = {
         {"--placement", .edits = &edits, .key = "placement.policy"},
         {"--order", .edits = &edits, .key = "schedule.order"},
         {"--steps", .edits = &edits, .key = "train.steps"},
         {"--set", .edits = &edits},
+        {"--switch", .edits = &switches},
         {"--ranks", .number = &job.ranks},
         {"--resume", .flag = &resume},
+        {"--trace", .text = &job.charts.trace},
+        {"--svg", .text = &job.charts.svg},
         {0},
     };
     int operands = arguments_parse(&command_train, argc, argv, options);
@@ -206,6 +292,9 @@ static int run(int argc, char **argv) {
     }
     troupe_status status = prepare(&job, argv[1], &edits, resume);
     if (status == TROUPE_OK) {
+        status = switches_read(&switches, &job.switches);
+    }
+    if (status == TROUPE_OK) {
         signal(SIGUSR1, on_report_signal);
         status = launch(&(struct launch_options){.ranks = job.ranks,
                                                  .provider = job.config.comm.provider,
@@ -218,8 +307,10 @@ static int run(int argc, char **argv) {
 
 const struct command command_train = {
     .name = "train",
-    .usage = "train CONFIG.yaml [--placement POLICY] [--order POLICY] [--steps N] [--ranks N]\n"
-             "                    [--resume] [--set KEY=VALUE]...",
+    .usage =
+        "train CONFIG.yaml [--placement POLICY] [--order POLICY] [--steps N] [--ranks N]\n"
+        "                    [--switch STEP:POLICY]... [--resume] [--svg FILE] [--trace FILE]\n"
+        "                    [--set KEY=VALUE]...",
     .summary = "trains a model; start it with mpirun or srun for several ranks",
     .help =
         "  --placement POLICY  homogeneous, colocated, disjoint, manual (the config's mapping), or\n"
@@ -227,6 +318,10 @@ const struct command command_train = {
         "  --order POLICY      fifo, 1f1b, or a shared object ./policy.so\n"
         "  --steps N           optimizer steps in all\n"
         "  --ranks N           N ranks as threads of this process instead of a launched job\n"
+        "  --switch STEP:WHAT  after so many steps goes on with another placement: a policy, ./policy.so,\n"
+        "                      or ./file.yaml with a placement section; or order=POLICY\n"
+        "  --svg FILE          Gantt chart of the last step: ranks down, time across, bound\n"
+        "  --trace FILE        the last step for https://ui.perfetto.dev or chrome://tracing\n"
         "  --resume            go on from the newest checkpoint of train.run_dir\n"
         "  --set KEY=VALUE     overrides the config file; `troupe help config` lists the keys\n\n"
         "The run directory receives metrics.jsonl, train.log, config.yaml and step-N checkpoints.\n"

@@ -10,6 +10,7 @@
 /* The one list of tables. */
 static const struct troupe_kernels *const tables[] = {
     [TROUPE_DEVICE_CPU] = &troupe_kernels_cpu_table,
+    [TROUPE_DEVICE_SIM] = &troupe_kernels_sim_table,
 #ifdef TROUPE_HAVE_CUDA
     [TROUPE_DEVICE_CUDA] = &troupe_kernels_cuda_table,
 #endif

@@ -62,5 +62,6 @@ int64_t troupe_image_patches(const struct troupe_pixels *image, int patch);
 extern const struct troupe_kernels troupe_kernels_cpu_table;
 extern const struct troupe_kernels troupe_kernels_reference_table;
 extern const struct troupe_kernels troupe_kernels_cuda_table;
+extern const struct troupe_kernels troupe_kernels_sim_table;
 
 #endif

@@ -16,6 +16,9 @@
 extern "C" {
 #endif
 
+/* The modules of the model in graph order, which is that of troupe_module_classes. */
+enum { TROUPE_VISION, TROUPE_PROJECTOR, TROUPE_LLM, TROUPE_CONFIG_MODULES };
+
 struct troupe_vision_config {
     int layers;
     int hidden;

@@ -12,6 +12,24 @@ const struct troupe_module_class *const *troupe_module_classes(void) {
     return classes;
 }
 
+struct troupe_shard troupe_shard_whole(const struct troupe_module_class *module_class,
+                                       const struct troupe_model_config *config) {
+    return (struct troupe_shard){.tp_count = 1,
+                                 .layer_end = module_class->layer_count(config),
+                                 .first_stage = true,
+                                 .last_stage = true};
+}
+
+int troupe_model_specs(const struct troupe_model_config *config,
+                       struct troupe_parameter_spec *out) {
+    int count = 0;
+    for (int i = 0; classes[i] != NULL; i++) {
+        struct troupe_shard whole = troupe_shard_whole(classes[i], config);
+        count += classes[i]->specs(config, &whole, out != NULL ? out + count : NULL);
+    }
+    return count;
+}
+
 int64_t troupe_parameter_elements(const struct troupe_parameter *parameter) {
     int64_t elements = 1;
     for (int d = 0; d < parameter->spec.dimensions; d++) {

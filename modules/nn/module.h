@@ -137,6 +137,13 @@ struct troupe_module_class {
 /* NULL-terminated list of the classes built in, in graph order: vision, projector, llm. */
 const struct troupe_module_class *const *troupe_module_classes(void);
 
+/* The shard that is the whole module. */
+struct troupe_shard troupe_shard_whole(const struct troupe_module_class *module_class,
+                                       const struct troupe_model_config *config);
+/* The specs of all parameters of the model, module by module: the same in every layout. out may be
+ * NULL to count. */
+int troupe_model_specs(const struct troupe_model_config *config, struct troupe_parameter_spec *out);
+
 /* Elements of this shard's box. */
 int64_t troupe_parameter_elements(const struct troupe_parameter *parameter);
 

@@ -13,6 +13,7 @@
 
 #include "modules/checkpoint/safetensors.h"
 #include "modules/data/file.h"
+#include "modules/train/agree.h"
 #include "modules/train/folder.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
@@ -62,20 +63,6 @@ static float *data_of(const struct troupe_parameter *parameters, int i,
 
 /* ---- writing ---- */
 
-/* The whole model in order of the data: the same in every layout. */
-static int all_specs(const struct troupe_model_config *config, struct troupe_parameter_spec *out) {
-    const struct troupe_module_class *const *classes = troupe_module_classes();
-    int count = 0;
-    for (int i = 0; classes[i] != NULL; i++) {
-        struct troupe_shard whole = {.tp_count = 1,
-                                     .layer_end = classes[i]->layer_count(config),
-                                     .first_stage = true,
-                                     .last_stage = true};
-        count += classes[i]->specs(config, &whole, out != NULL ? out + count : NULL);
-    }
-    return count;
-}
-
 static troupe_status create_files(const struct troupe_checkpoint *checkpoint, const char *folder,
                                   const struct troupe_file_tensor *tensors, int count) {
     char step[32];
@@ -98,13 +85,13 @@ static troupe_status create_tensors(const struct troupe_checkpoint *checkpoint,
     const struct troupe_model_config *config = &checkpoint->config->model;
     struct troupe_parameter_spec *specs = NULL;
     struct troupe_file_tensor *tensors = NULL;
-    int count = all_specs(config, NULL);
+    int count = troupe_model_specs(config, NULL);
     troupe_status status = TROUPE_NEW(&specs, count);
     if (status == TROUPE_OK) {
         status = TROUPE_NEW(&tensors, count);
     }
     if (status == TROUPE_OK) {
-        all_specs(config, specs);
+        troupe_model_specs(config, specs);
         for (int i = 0; i < count; i++) {
             tensors[i] = file_tensor(&specs[i]);
         }
@@ -204,17 +191,6 @@ static troupe_status publish(const char *run_dir, const char *temporary, const c
     return troupe_folder_remove(old.text);
 }
 
-/* All ranks fail if one did; also a barrier. */
-static troupe_status agree(troupe_group *world, troupe_status status, const char *folder) {
-    int64_t failed = status != TROUPE_OK;
-    TROUPE_TRY(troupe_group_all_reduce(world, TROUPE_MAX, TROUPE_ELEMENT_INT64, &failed, 1));
-    if (status == TROUPE_OK && failed) {
-        return troupe_fail(TROUPE_ERROR_ABORTED, "%s: another rank could not write its part",
-                           folder);
-    }
-    return status;
-}
-
 static troupe_status save(const struct troupe_checkpoint *checkpoint) {
     const char *run_dir = checkpoint->config->train.run_dir;
     bool leads = troupe_group_index(checkpoint->world) == 0;
@@ -225,11 +201,11 @@ static troupe_status save(const struct troupe_checkpoint *checkpoint) {
     struct path temporary = path_in(run_dir, name);
 
     troupe_status status = leads ? create_folder(checkpoint, temporary.text) : TROUPE_OK;
-    TROUPE_TRY(agree(checkpoint->world, status, folder.text));
+    TROUPE_TRY(troupe_agree(checkpoint->world, status, 0));
     status = write_boxes(checkpoint, temporary.text);
-    TROUPE_TRY(agree(checkpoint->world, status, folder.text));
+    TROUPE_TRY(troupe_agree(checkpoint->world, status, 0));
     status = leads ? publish(run_dir, temporary.text, folder.text) : TROUPE_OK;
-    return agree(checkpoint->world, status, folder.text);
+    return troupe_agree(checkpoint->world, status, 0);
 }
 
 troupe_status troupe_checkpoint_save(const struct troupe_checkpoint *checkpoint) {

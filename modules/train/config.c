@@ -9,6 +9,7 @@
 #include <yaml.h>
 
 #include "modules/data/tokenizer.h"
+#include "modules/nn/module.h"
 #include "runtime/check.h"
 
 enum key_type { KEY_INT, KEY_LONG, KEY_DOUBLE, KEY_BOOL, KEY_TEXT, KEY_PAIR, KEY_LIST };
@@ -367,12 +368,15 @@ static troupe_status set_key(struct troupe_config *config, const char *where, co
     return TROUPE_OK;
 }
 
+static void set_default(struct troupe_config *config, const struct key *key) {
+    troupe_status status = parse_value(key, key->initial, (char *)config + key->offset);
+    TROUPE_ASSERT(status == TROUPE_OK, "default of %s: '%s'", key->path, key->initial);
+}
+
 void troupe_config_init(struct troupe_config *config) {
     memset(config, 0, sizeof *config);
     for (size_t i = 0; i < TROUPE_COUNT_OF(keys); i++) {
-        troupe_status status =
-            parse_value(&keys[i], keys[i].initial, (char *)config + keys[i].offset);
-        TROUPE_ASSERT(status == TROUPE_OK, "default of %s: '%s'", keys[i].path, keys[i].initial);
+        set_default(config, &keys[i]);
     }
 }
 
@@ -466,8 +470,25 @@ static troupe_status read_mapping(const struct yaml_walk *walk, const yaml_node_
     return TROUPE_OK;
 }
 
+/* A file may hold a whole config, or only a section of it with or without its name. */
+static const char *prefix_of(const struct yaml_walk *walk, const yaml_node_t *root,
+                             const char *section) {
+    if (section == NULL) {
+        return "";
+    }
+    for (yaml_node_pair_t *pair = root->data.mapping.pairs.start;
+         pair < root->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *name = yaml_document_get_node(walk->document, pair->key);
+        if (name->type == YAML_SCALAR_NODE &&
+            strcmp((const char *)name->data.scalar.value, section) == 0) {
+            return "";
+        }
+    }
+    return section;
+}
+
 static troupe_status read_document(struct troupe_config *config, const char *path,
-                                   yaml_parser_t *parser) {
+                                   const char *section, yaml_parser_t *parser) {
     yaml_document_t document;
     if (!yaml_parser_load(parser, &document)) {
         return troupe_fail(TROUPE_ERROR_INVALID, "%s:%zu: not YAML: %s", path,
@@ -479,13 +500,14 @@ static troupe_status read_document(struct troupe_config *config, const char *pat
     if (root == NULL || root->type != YAML_MAPPING_NODE) {
         status = troupe_fail(TROUPE_ERROR_INVALID, "%s: the file holds no mapping of keys", path);
     } else {
-        status = read_mapping(&walk, root, "");
+        status = read_mapping(&walk, root, prefix_of(&walk, root, section));
     }
     yaml_document_delete(&document);
     return status;
 }
 
-troupe_status troupe_config_read(struct troupe_config *config, const char *path) {
+static troupe_status read_file(struct troupe_config *config, const char *path,
+                               const char *section) {
     FILE *file = fopen(path, "rb");
     if (file == NULL) {
         return troupe_fail(TROUPE_ERROR_IO, "%s: %s", path, strerror(errno));
@@ -496,10 +518,24 @@ troupe_status troupe_config_read(struct troupe_config *config, const char *path)
         return troupe_fail(TROUPE_ERROR_MEMORY, "%s: no memory for the YAML parser", path);
     }
     yaml_parser_set_input_file(&parser, file);
-    troupe_status status = read_document(config, path, &parser);
+    troupe_status status = read_document(config, path, section, &parser);
     yaml_parser_delete(&parser);
     fclose(file);
     return status;
+}
+
+troupe_status troupe_config_read(struct troupe_config *config, const char *path) {
+    return read_file(config, path, NULL);
+}
+
+troupe_status troupe_config_read_placement(struct troupe_config *config, const char *path) {
+    static const char section[] = "placement";
+    for (size_t i = 0; i < TROUPE_COUNT_OF(keys); i++) {
+        if (strncmp(keys[i].path, section, sizeof section - 1) == 0) {
+            set_default(config, &keys[i]);
+        }
+    }
+    return read_file(config, path, section);
 }
 
 troupe_status troupe_config_set(struct troupe_config *config, const char *assignment) {
@@ -534,14 +570,13 @@ static troupe_status must_be(const char *key, const char *value, const char *onl
 }
 
 static troupe_status check_axes(const struct troupe_config *config) {
-    static const char *const names[TROUPE_CONFIG_MODULES] = {"vision", "projector", "llm"};
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         const struct troupe_config_placement *p = &config->placement.module[i];
         if (p->cp > 1 || p->ep > 1 || p->etp > 1 || p->sp) {
             return troupe_fail(TROUPE_ERROR_INVALID,
                                "placement.%s: cp, ep, etp and sp are not built yet; remove them "
                                "or set them to 1 (false)",
-                               names[i]);
+                               troupe_module_classes()[i]->name);
         }
     }
     return TROUPE_OK;
@@ -606,6 +641,43 @@ troupe_status troupe_config_resolve(struct troupe_config *config) {
                            shards ? "both" : "neither");
     }
     return TROUPE_OK;
+}
+
+static bool same_value(const struct key *key, const void *a, const void *b) {
+    static const size_t bytes[] = {
+        [KEY_INT] = sizeof(int),   [KEY_LONG] = sizeof(int64_t),    [KEY_DOUBLE] = sizeof(double),
+        [KEY_BOOL] = sizeof(bool), [KEY_PAIR] = 2 * sizeof(double),
+    };
+    if (key->type == KEY_TEXT) {
+        return strcmp(a, b) == 0;
+    }
+    if (key->type == KEY_LIST) {
+        const struct troupe_config_list *x = a, *y = b;
+        return x->count == y->count &&
+               memcmp(x->values, y->values, (size_t)x->count * sizeof *x->values) == 0;
+    }
+    return memcmp(a, b, bytes[key->type]) == 0;
+}
+
+static bool begins_with_any(const char *path, const char *const *prefixes) {
+    for (; *prefixes != NULL; prefixes++) {
+        if (strncmp(path, *prefixes, strlen(*prefixes)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *troupe_config_difference(const struct troupe_config *a, const struct troupe_config *b,
+                                     const char *const *except) {
+    for (size_t i = 0; i < TROUPE_COUNT_OF(keys); i++) {
+        if (!begins_with_any(keys[i].path, except) &&
+            !same_value(&keys[i], (const char *)a + keys[i].offset,
+                        (const char *)b + keys[i].offset)) {
+            return keys[i].path;
+        }
+    }
+    return NULL;
 }
 
 void troupe_config_write(const struct troupe_config *config, FILE *file) {

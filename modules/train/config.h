@@ -29,7 +29,6 @@ extern "C" {
 
 enum {
     TROUPE_CONFIG_TEXT_BYTES = 512,
-    TROUPE_CONFIG_MODULES = 3, /* vision, projector, llm: the order of troupe_module_classes */
     TROUPE_CONFIG_LIST_MAX = 64,
 };
 
@@ -100,10 +99,17 @@ struct troupe_config {
 void troupe_config_init(struct troupe_config *config);
 /* Reads a YAML file over what is there. An unknown key names file, line and the nearest key. */
 troupe_status troupe_config_read(struct troupe_config *config, const char *path);
+/* Reads a file that holds what stands under `placement:` of a config, or that word with it, in
+ * place of the placement that is there. */
+troupe_status troupe_config_read_placement(struct troupe_config *config, const char *path);
 /* "train.steps=10"; lists as "placement.llm.layers=[2,1,1]". */
 troupe_status troupe_config_set(struct troupe_config *config, const char *assignment);
 /* Checks what can be checked without data and ranks; fills derived defaults. */
 troupe_status troupe_config_resolve(struct troupe_config *config);
+/* The first key whose values differ and that begins with none of `except` (a list that ends with
+ * NULL); NULL if there is none. */
+const char *troupe_config_difference(const struct troupe_config *a, const struct troupe_config *b,
+                                     const char *const *except);
 /* Writes every key as YAML that troupe_config_read accepts. */
 void troupe_config_write(const struct troupe_config *config, FILE *file);
 /* Prints every key with type, default and meaning. */

@@ -12,9 +12,6 @@
 #include "runtime/check.h"
 #include "runtime/memory.h"
 
-/* In the order of troupe_module_classes. */
-enum { VISION, PROJECTOR, LLM };
-
 /* B samples at a time share a forward of the loss. */
 enum { SAMPLES_AT_ONCE = 16 };
 
@@ -33,23 +30,15 @@ struct troupe_inference {
     int32_t *grid;   /* cu_len, rows, columns of pictures */
 };
 
-static struct troupe_shard whole(const struct troupe_model_config *config,
-                                 const struct troupe_module_class *class) {
-    return (struct troupe_shard){.tp_count = 1,
-                                 .layer_end = class->layer_count(config),
-                                 .first_stage = true,
-                                 .last_stage = true};
-}
-
 static troupe_status create_module(troupe_inference *model, int index) {
     const struct troupe_config *config = &model->config;
     const struct troupe_module_class *class = troupe_module_classes()[index];
     struct troupe_module_options options = {
         .config = &config->model,
-        .shard = whole(&config->model, class),
+        .shard = troupe_shard_whole(class, &config->model),
         .slots = 1,
-        .rows_max = index == LLM ? SAMPLES_AT_ONCE * (int64_t)config->model.llm.sequence
-                                 : model->image_tokens_max,
+        .rows_max = index == TROUPE_LLM ? SAMPLES_AT_ONCE * (int64_t)config->model.llm.sequence
+                                        : model->image_tokens_max,
         .samples_max = SAMPLES_AT_ONCE,
         .images_max = model->images_max,
         .inference = true,
@@ -147,11 +136,11 @@ static troupe_status encode(troupe_inference *model, const struct troupe_vision_
     struct troupe_tensor features =
         rows_of(model->features, vision->patches, config->vision.hidden);
     struct troupe_tensor images = rows_of(model->images, vision->patches, config->llm.hidden);
-    TROUPE_TRY(model->classes[VISION]->forward(
-        model->modules[VISION],
+    TROUPE_TRY(model->classes[TROUPE_VISION]->forward(
+        model->modules[TROUPE_VISION],
         &(struct troupe_module_task){.vision = vision, .outputs = &features}));
-    return model->classes[PROJECTOR]->forward(
-        model->modules[PROJECTOR],
+    return model->classes[TROUPE_PROJECTOR]->forward(
+        model->modules[TROUPE_PROJECTOR],
         &(struct troupe_module_task){.vision = vision, .inputs = &features, .outputs = &images});
 }
 
@@ -159,8 +148,8 @@ static troupe_status predict(troupe_inference *model, const struct troupe_langua
                              double *loss_sum, float *logits) {
     struct troupe_tensor images =
         rows_of(model->images, language->image_tokens, model->config.model.llm.hidden);
-    return model->classes[LLM]->forward(
-        model->modules[LLM],
+    return model->classes[TROUPE_LLM]->forward(
+        model->modules[TROUPE_LLM],
         &(struct troupe_module_task){
             .language = language, .inputs = &images, .loss_sum = loss_sum, .logits = logits});
 }

@@ -9,7 +9,9 @@
 
 #include "runtime/check.h"
 
-static const char *const module_names[TROUPE_CONFIG_MODULES] = {"vision", "projector", "llm"};
+static const char *module_name(int module) {
+    return troupe_module_classes()[module]->name;
+}
 
 /* The byte after the last line whose step is at most `position`; lines are in order of step. */
 static long end_of_position(FILE *file, int64_t position) {
@@ -51,17 +53,73 @@ troupe_status troupe_metrics_open(const char *run_dir, int64_t position, FILE **
 static void write_modules(FILE *file, const char *name, const double *values) {
     fprintf(file, ", \"%s\": {", name);
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
-        fprintf(file, "%s\"%s\": %.4g", i > 0 ? ", " : "", module_names[i], values[i]);
+        fprintf(file, "%s\"%s\": %.4g", i > 0 ? ", " : "", module_name(i), values[i]);
     }
     fputc('}', file);
 }
 
-troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *r) {
+/* One number a rank; cause TROUPE_IDLE_COUNT: how long it was busy. */
+static void write_by_rank(FILE *file, const char *name, const struct troupe_account *account,
+                          enum troupe_idle cause) {
+    fprintf(file, "\"%s\": [", name);
+    for (int k = 0; k < account->graph->rank_count; k++) {
+        const struct troupe_rank_account *rank = &account->ranks[k];
+        int64_t ns = cause == TROUPE_IDLE_COUNT ? rank->busy_ns : rank->idle_ns[cause];
+        fprintf(file, "%s%.4g", k > 0 ? ", " : "", (double)ns * 1e-6);
+    }
+    fputc(']', file);
+}
+
+static void write_schedule(FILE *file, const struct troupe_timeline_result *timeline) {
+    double t = (double)timeline->account->makespan_ns, bound = (double)timeline->bound.ns;
+    fprintf(file, ", \"schedule\": {\"t_ms\": %.4f, \"bound_ms\": %.4f, \"ratio\": %.4f, ",
+            t * 1e-6, bound * 1e-6, bound > 0 ? t / bound : 1);
+    write_by_rank(file, "busy_ms", timeline->account, TROUPE_IDLE_COUNT);
+    fprintf(file, ", \"idle_ms\": {");
+    for (int i = 0; i < TROUPE_IDLE_COUNT; i++) {
+        fprintf(file, "%s", i > 0 ? ", " : "");
+        write_by_rank(file, troupe_idle_name((enum troupe_idle)i), timeline->account,
+                      (enum troupe_idle)i);
+    }
+    fprintf(file, "}}");
+}
+
+/* The text may hold anything a file name may. */
+static void write_text(FILE *file, const char *text) {
+    fputc('"', file);
+    for (const unsigned char *c = (const unsigned char *)text; *c != '\0'; c++) {
+        if (*c == '"' || *c == '\\') {
+            fprintf(file, "\\%c", *c);
+        } else if (*c < 0x20) {
+            fprintf(file, "\\u%04x", *c);
+        } else {
+            fputc(*c, file);
+        }
+    }
+    fputc('"', file);
+}
+
+static void write_switches(FILE *file, const struct troupe_metrics_switch *switches, int count) {
+    for (int i = 0; i < count; i++) {
+        const struct troupe_switch_report *r = &switches[i].report;
+        fprintf(file, "%s{\"to\": ", i == 0 ? ", \"switches\": [" : ", ");
+        write_text(file, switches[i].to);
+        fprintf(file,
+                ", \"bytes_moved\": %" PRId64 ", \"bytes_bound\": %" PRId64
+                ", \"bytes_state\": %" PRId64
+                ", \"relabelled\": %d, \"plan_ms\": %.3f, \"pause_ms\": %.3f}%s",
+                r->bytes_moved, r->bytes_bound, r->bytes_state, r->relabelled, r->plan_ms,
+                r->pause_ms, i == count - 1 ? "]" : "");
+    }
+}
+
+troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *r,
+                                   const struct troupe_metrics_switch *switches, int switch_count) {
     double seconds = r->step_ms * 1e-3;
     fprintf(file, "{\"step\": %" PRId64 ", \"loss\": %.9g, \"grad_norm\": %.9g", r->step, r->loss,
             r->grad_norm);
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
-        fprintf(file, ", \"grad_norm_%s\": %.9g", module_names[i], r->module_norm[i]);
+        fprintf(file, ", \"grad_norm_%s\": %.9g", module_name(i), r->module_norm[i]);
     }
     fprintf(file,
             ", \"lr\": %.9g, \"tokens\": %" PRId64 ", \"images\": %" PRId64
@@ -74,7 +132,12 @@ troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *
     for (int i = 0; i < r->edge_count; i++) {
         fprintf(file, "%s\"%s\": %.0f", i > 0 ? ", " : "", r->edges[i].name, r->edges[i].bytes);
     }
-    fprintf(file, "}}\n");
+    fputc('}', file);
+    if (r->timeline != NULL) {
+        write_schedule(file, r->timeline);
+    }
+    write_switches(file, switches, switch_count);
+    fprintf(file, "}\n");
     if (fflush(file) != 0) {
         return troupe_fail(TROUPE_ERROR_IO, "metrics.jsonl: %s", strerror(errno));
     }

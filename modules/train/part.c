@@ -1,119 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "modules/train/part.h"
 
-#include <string.h>
-
 #include "runtime/check.h"
 #include "runtime/memory.h"
 
-/* Group ids: one block a module and kind, then stage and shard. */
-enum group_kind { GROUP_TP, GROUP_DP, GROUP_TIED };
-enum { GROUP_BASE = 1 << 8, GROUP_KIND_STRIDE = 1 << 16, GROUP_MODULE_STRIDE = 1 << 18 };
+/* Group ids: generation, module, kind and index, from the highest bit to the lowest. */
+enum group_kind { GROUP_TP, GROUP_DP, GROUP_TIED, GROUP_KINDS };
+enum { GROUP_INDICES = 1 << 14, GROUP_MODULES = 4 };
 
-static uint32_t group_id(int module, enum group_kind kind, int index) {
-    TROUPE_ASSERT(index < GROUP_KIND_STRIDE - GROUP_BASE, "group %d of a module", index);
-    return (uint32_t)(GROUP_BASE + module * GROUP_MODULE_STRIDE + (int)kind * GROUP_KIND_STRIDE +
-                      index);
+static uint32_t group_id(const struct troupe_part_options *o, enum group_kind kind, int index) {
+    TROUPE_ASSERT(index < GROUP_INDICES && o->module < GROUP_MODULES, "group %d of module %d",
+                  index, o->module);
+    int block = (o->generation * GROUP_MODULES + o->module) * GROUP_KINDS + (int)kind;
+    return (uint32_t)(TROUPE_GROUP_ID_MODULES + block * GROUP_INDICES + index);
 }
 
-static troupe_status make_group(const struct troupe_part_options *o, const int *ranks, int count,
-                                uint32_t id, size_t bytes_max, troupe_group **out) {
-    if (count == 1) {
-        return TROUPE_OK;
-    }
-    return troupe_group_create(
-        o->comm,
-        &(struct troupe_group_options){
-            .ranks = ranks, .count = count, .id = id, .bytes_max = bytes_max},
-        out);
-}
-
-/* ---- tied parameters ---- */
-
-/* Whether both the first and the last stage of a divided module hold the parameter. */
-static troupe_status find_tied(const struct troupe_part_options *o,
-                               const struct troupe_module_plan *module,
-                               const struct troupe_parameter *parameter, bool *out) {
-    *out = parameter->tied_copy;
-    if (module->pp == 1 || o->stage != 0) {
-        return TROUPE_OK;
-    }
-    struct troupe_parameter_spec *specs = NULL;
-    struct troupe_shard last = troupe_plan_shard(module, module->pp - 1, o->tp);
-    int count = module->module_class->specs(&o->config->model, &last, NULL);
-    TROUPE_TRY(TROUPE_NEW(&specs, count));
-    module->module_class->specs(&o->config->model, &last, specs);
-    for (int i = 0; i < count; i++) {
-        *out = *out || strcmp(specs[i].name, parameter->spec.name) == 0;
-    }
-    troupe_free(specs);
-    return TROUPE_OK;
-}
-
-/* ---- gradient runs ---- */
-
-static troupe_status make_runs(struct troupe_part *part, const struct troupe_part_options *o) {
-    const struct troupe_module_plan *module = &o->plan->modules[o->module];
-    const struct troupe_stage *stage = part->stage;
-    struct troupe_gradient_run *run = NULL;
-    TROUPE_TRY(TROUPE_NEW(&part->runs, stage->parameter_count));
-    for (int i = 0; i < stage->parameter_count; i++) {
-        const struct troupe_parameter *p = &stage->parameters[i];
-        bool tied = false;
-        TROUPE_TRY(find_tied(o, module, p, &tied));
-        troupe_group *group = tied ? part->tied : part->dp;
-        int64_t elements = troupe_parameter_elements(p);
-        if (group == NULL) {
-            run = NULL;
-        } else if (run != NULL && run->group == group && run->data + run->count == p->gradient) {
-            run->count += elements;
-        } else {
-            run = &part->runs[part->run_count++];
-            *run = (struct troupe_gradient_run){
-                .data = p->gradient, .count = elements, .group = group};
-        }
-    }
-    return TROUPE_OK;
-}
-
-static troupe_status make_replica_groups(struct troupe_part *part,
-                                         const struct troupe_part_options *o) {
-    const struct troupe_module_plan *module = &o->plan->modules[o->module];
-    int *ranks = NULL;
-    int64_t elements = 0;
-    for (int i = 0; i < part->stage->parameter_count; i++) {
-        elements += troupe_parameter_elements(&part->stage->parameters[i]);
-    }
-    size_t bytes = (size_t)elements * sizeof(float);
-    TROUPE_TRY(TROUPE_NEW(&ranks, 2 * module->dp));
-    int count = troupe_plan_dp_ranks(module, o->stage, o->tp, ranks);
-    troupe_status status =
-        make_group(o, ranks, count, group_id(o->module, GROUP_DP, o->stage * module->tp + o->tp),
-                   bytes, &part->dp);
-    if (status == TROUPE_OK && module->pp > 1 && (o->stage == 0 || o->stage == module->pp - 1)) {
-        count = troupe_plan_dp_ranks(module, 0, o->tp, ranks);
-        count += troupe_plan_dp_ranks(module, module->pp - 1, o->tp, ranks + count);
-        status =
-            make_group(o, ranks, count, group_id(o->module, GROUP_TIED, o->tp), bytes, &part->tied);
-    }
-    troupe_free(ranks);
-    return status;
-}
-
-/* ---- the part ---- */
-
-static troupe_status make_stage(struct troupe_part *part, const struct troupe_part_options *o) {
+static troupe_status make_tp_group(struct troupe_part *part, const struct troupe_part_options *o) {
     const struct troupe_module_plan *module = &o->plan->modules[o->module];
     struct troupe_batch_bounds bounds = troupe_sample_plan_bounds(o->samples, module->dp);
     int64_t rows = bounds.rows > bounds.image_tokens ? bounds.rows : bounds.image_tokens;
     int *ranks = NULL;
+    if (module->tp == 1) {
+        return TROUPE_OK;
+    }
     TROUPE_TRY(TROUPE_NEW(&ranks, module->tp));
     troupe_plan_tp_ranks(module, o->stage, o->dp, ranks);
-    troupe_status status = make_group(
-        o, ranks, module->tp, group_id(o->module, GROUP_TP, o->stage * module->dp + o->dp),
-        troupe_module_group_bytes(&o->config->model, rows), &part->tp);
+    struct troupe_group_options options = {
+        .ranks = ranks,
+        .count = module->tp,
+        .id = group_id(o, GROUP_TP, o->stage * module->dp + o->dp),
+        .bytes_max = troupe_module_group_bytes(&o->config->model, rows),
+        .alone = o->alone};
+    troupe_status status = troupe_group_create(o->comm, &options, &part->tp);
     troupe_free(ranks);
-    TROUPE_TRY(status);
+    return status;
+}
+
+static troupe_status make_stage(struct troupe_part *part, const struct troupe_part_options *o) {
+    const struct troupe_module_plan *module = &o->plan->modules[o->module];
     return troupe_stage_create(
         &(struct troupe_stage_options){.module_class = module->module_class,
                                        .config = &o->config->model,
@@ -127,6 +51,23 @@ static troupe_status make_stage(struct troupe_part *part, const struct troupe_pa
                                        .stream = o->stream,
                                        .tp = part->tp},
         &part->stage);
+}
+
+static troupe_status make_sums(struct troupe_part *part, const struct troupe_part_options *o) {
+    const struct troupe_module_plan *module = &o->plan->modules[o->module];
+    struct troupe_gradient_sums_options options = {
+        .comm = o->comm,
+        .config = &o->config->model,
+        .module = module,
+        .stage = o->stage,
+        .tp = o->tp,
+        .dp_group = group_id(o, GROUP_DP, o->stage * module->tp + o->tp),
+        .tied_group = group_id(o, GROUP_TIED, o->tp),
+        .alone = o->alone,
+        .parameters = part->stage->parameters,
+        .count = part->stage->parameter_count,
+    };
+    return troupe_gradient_sums_init(&options, &part->sums);
 }
 
 static troupe_status make_optimizer(struct troupe_part *part, const struct troupe_part_options *o) {
@@ -148,10 +89,11 @@ troupe_status troupe_part_create(const struct troupe_part_options *o, struct tro
     troupe_status status = TROUPE_OK;
     TROUPE_TRY(TROUPE_NEW(&part, 1));
     part->module = o->module;
+    TROUPE_TRY_FAIL(make_tp_group(part, o));
     TROUPE_TRY_FAIL(make_stage(part, o));
-    TROUPE_TRY_FAIL(make_replica_groups(part, o));
-    TROUPE_TRY_FAIL(make_runs(part, o));
+    TROUPE_TRY_FAIL(make_sums(part, o));
     TROUPE_TRY_FAIL(make_optimizer(part, o));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&part->squares, part->stage->parameter_count));
     *out = part;
     return TROUPE_OK;
 fail:
@@ -163,13 +105,31 @@ void troupe_part_destroy(struct troupe_part *part) {
     if (part == NULL) {
         return;
     }
+    troupe_free(part->squares);
     troupe_optimizer_destroy(part->optimizer);
-    troupe_free(part->runs);
+    troupe_gradient_sums_fini(&part->sums);
     troupe_stage_destroy(part->stage);
-    troupe_group_destroy(part->tied);
-    troupe_group_destroy(part->dp);
     troupe_group_destroy(part->tp);
     troupe_free(part);
+}
+
+troupe_status troupe_part_square_sum(struct troupe_part *part, double *sum) {
+    const struct troupe_stage_options *o = &part->stage->options;
+    if (o->dp_index != 0) {
+        return TROUPE_OK;
+    }
+    TROUPE_TRY(troupe_gradient_square_sums(
+        &(struct troupe_gradient_list){
+            .stream = o->stream,
+            .kernels = troupe_kernels_for(troupe_device_kind(troupe_stream_device(o->stream))),
+            .parameters = part->stage->parameters,
+            .count = part->stage->parameter_count,
+            .replicas_count = o->shard.tp_index == 0},
+        part->squares));
+    for (int i = 0; i < part->stage->parameter_count; i++) {
+        *sum += part->squares[i];
+    }
+    return TROUPE_OK;
 }
 
 /* ---- the actor ---- */
@@ -216,12 +176,7 @@ static troupe_status backward_weight(void *state, struct troupe_firing *firing) 
 
 static troupe_status reduce_gradients(void *state, struct troupe_firing *firing) {
     struct troupe_part *part = state;
-    for (int i = 0; i < part->run_count; i++) {
-        struct troupe_gradient_run *run = &part->runs[i];
-        TROUPE_TRY(troupe_firing_all_reduce(firing, run->group, TROUPE_SUM, TROUPE_ELEMENT_FLOAT32,
-                                            run->data, run->count, &run->operation));
-    }
-    return TROUPE_OK;
+    return troupe_gradient_sums_post(&part->sums, firing);
 }
 
 static const struct troupe_actor_method methods[] = {

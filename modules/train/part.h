@@ -13,6 +13,7 @@
 
 #include "actors/actor.h"
 #include "modules/optim/optimizer.h"
+#include "modules/train/gradient_sums.h"
 #include "modules/train/plan.h"
 #include "modules/train/stage.h"
 
@@ -20,24 +21,13 @@
 extern "C" {
 #endif
 
-/* Neighbouring gradients that one collective sums. */
-struct troupe_gradient_run {
-    float *data;
-    int64_t count;
-    troupe_group *group;
-    struct troupe_collective operation;
-};
-
 struct troupe_part {
     int module;
-    int gang;
     struct troupe_stage *stage;
-    troupe_group *tp;   /* NULL: alone */
-    troupe_group *dp;   /* NULL: alone */
-    troupe_group *tied; /* first and last stage's copies of tied parameters; NULL: none */
-    struct troupe_gradient_run *runs;
-    int run_count;
+    troupe_group *tp; /* NULL: alone */
+    struct troupe_gradient_sums sums;
     troupe_optimizer *optimizer;
+    double *squares; /* scratch: by parameter */
 };
 
 struct troupe_part_options {
@@ -48,6 +38,8 @@ struct troupe_part_options {
     int dp;
     int tp;
     int slots;
+    int generation; /* 0 or 1: parts of the job that are alive at the same time differ in it */
+    bool alone;     /* its groups are made without their other members */
     const troupe_sample_plan *samples;
     troupe_source *source;
     troupe_stream *stream;
@@ -64,6 +56,9 @@ extern const struct troupe_actor_class troupe_part_class;
 
 troupe_status troupe_part_create(const struct troupe_part_options *options,
                                  struct troupe_part **out);
+/* Adds the square sum of its gradients to *sum. What other ranks hold, too, counts on one of them:
+ * the first DP shard, and what TP replicates on the first TP shard. */
+troupe_status troupe_part_square_sum(struct troupe_part *part, double *sum);
 /* Accepts NULL. */
 void troupe_part_destroy(struct troupe_part *part);
 

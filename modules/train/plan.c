@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "modules/train/plan.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "comm/layout.h"
@@ -8,22 +9,12 @@
 #include "runtime/memory.h"
 #include "scheduler/place.h"
 
-enum { VISION, PROJECTOR, LLM };
-
 /* Floating-point numbers per parameter while training: value, gradient, two moments. */
 enum { FLOATS_PER_PARAMETER = 4 };
 
-static struct troupe_shard whole(const struct troupe_model_config *config,
-                                 const struct troupe_module_class *class) {
-    return (struct troupe_shard){.tp_count = 1,
-                                 .layer_end = class->layer_count(config),
-                                 .first_stage = true,
-                                 .last_stage = true};
-}
-
 static troupe_status count_parameters(const struct troupe_model_config *config,
                                       const struct troupe_module_class *class, double *out) {
-    struct troupe_shard shard = whole(config, class);
+    struct troupe_shard shard = troupe_shard_whole(class, config);
     struct troupe_parameter_spec *specs = NULL;
     int count = class->specs(config, &shard, NULL);
     TROUPE_TRY(TROUPE_NEW(&specs, count));
@@ -72,28 +63,28 @@ static troupe_status read_wish(const struct troupe_config *config, int index, in
     return TROUPE_OK;
 }
 
-static troupe_status describe_module(const struct troupe_config *config, int index, int rank_count,
-                                     struct wish *wish, struct troupe_place_module *out) {
+static troupe_status pose_module(const struct troupe_config *config, int index, int rank_count,
+                                 struct wish *wish, struct troupe_place_module *out) {
     const struct troupe_module_class *class = troupe_module_classes()[index];
     const struct troupe_model_config *model = &config->model;
     double parameters = 0;
     TROUPE_TRY(count_parameters(model, class, &parameters));
     int side = model->vision.image / model->vision.patch;
     double rows =
-        index == LLM ? model->llm.sequence : (double)side * side * config->data.max_images;
+        index == TROUPE_LLM ? model->llm.sequence : (double)side * side * config->data.max_images;
     *out = (struct troupe_place_module){
         .name = class->name,
-        .depth = LLM - index,
-        .follows = index == PROJECTOR ? 1 + VISION : 0,
-        .layers = index == PROJECTOR ? 0 : class->layer_count(model),
+        .depth = TROUPE_LLM - index,
+        .follows = index == TROUPE_PROJECTOR ? 1 + TROUPE_VISION : 0,
+        .layers = index == TROUPE_PROJECTOR ? 0 : class->layer_count(model),
         .cost = parameters * rows,
         .bytes = parameters * FLOATS_PER_PARAMETER * sizeof(float),
         .divisible = wish->divisible,
     };
-    if (index == VISION) {
+    if (index == TROUPE_VISION) {
         wish->divisible[out->divisible_count++] =
             (struct troupe_place_divisible){"heads", model->vision.heads};
-    } else if (index == LLM) {
+    } else if (index == TROUPE_LLM) {
         wish->divisible[out->divisible_count++] =
             (struct troupe_place_divisible){"heads", model->llm.heads};
         wish->divisible[out->divisible_count++] =
@@ -152,7 +143,7 @@ troupe_status troupe_plan_create(const struct troupe_config *config, int rank_co
     plan->rank_count = rank_count;
     troupe_status status = TROUPE_OK;
     for (int i = 0; status == TROUPE_OK && i < TROUPE_CONFIG_MODULES; i++) {
-        status = describe_module(config, i, rank_count, &wishes[i], &modules[i]);
+        status = pose_module(config, i, rank_count, &wishes[i], &modules[i]);
     }
     if (status == TROUPE_OK) {
         status = place(config, modules, plan);
@@ -207,4 +198,55 @@ int troupe_plan_dp_ranks(const struct troupe_module_plan *module, int stage, int
         ranks[d] = rank_at(module, tp, d, stage);
     }
     return module->dp;
+}
+
+void troupe_plan_relabel(struct troupe_plan *plan, const int *rank_of_role) {
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        struct troupe_mesh *mesh = &plan->modules[i].mesh;
+        for (int r = 0; r < mesh->rank_count; r++) {
+            mesh->ranks[r] = rank_of_role[mesh->ranks[r]];
+        }
+    }
+}
+
+/* ---- in words ---- */
+
+enum { LINE_BYTES = 1024 };
+
+struct text {
+    char line[LINE_BYTES];
+    size_t used;
+};
+
+static void add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* What does not fit is cut off. */
+static void add(struct text *text, const char *format, ...) {
+    size_t room = sizeof text->line - text->used;
+    va_list args;
+    va_start(args, format);
+    int wrote = vsnprintf(text->line + text->used, room, format, args);
+    va_end(args);
+    text->used += wrote < (int)room ? (size_t)wrote : room - 1;
+}
+
+static void describe_module(const struct troupe_module_plan *module, struct text *text) {
+    add(text, "%-9s tp %d, dp %d, pp %d on ranks", module->module_class->name, module->tp,
+        module->dp, module->pp);
+    for (int r = 0; r < module->mesh.rank_count; r++) {
+        add(text, " %d", module->mesh.ranks[r]);
+    }
+    for (int s = 0; module->pp > 1 && s < module->pp; s++) {
+        add(text, "%s %d-%d", s == 0 ? ", layers by stage" : "", module->layer_begin[s],
+            module->layer_begin[s + 1] - 1);
+    }
+}
+
+void troupe_plan_describe(const struct troupe_plan *plan, void (*line)(void *arg, const char *text),
+                          void *arg) {
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        struct text text = {.used = 0};
+        describe_module(&plan->modules[i], &text);
+        line(arg, text.line);
+    }
 }

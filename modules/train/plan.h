@@ -37,6 +37,13 @@ troupe_status troupe_plan_create(const struct troupe_config *config, int rank_co
 /* Accepts NULL. */
 void troupe_plan_destroy(struct troupe_plan *plan);
 
+/* What rank r does in the plan, rank_of_role[r] does. */
+void troupe_plan_relabel(struct troupe_plan *plan, const int *rank_of_role);
+
+/* One line a module: its sizes, ranks and, if it is divided, layers by stage. */
+void troupe_plan_describe(const struct troupe_plan *plan, void (*line)(void *arg, const char *text),
+                          void *arg);
+
 struct troupe_shard troupe_plan_shard(const struct troupe_module_plan *module, int stage,
                                       int tp_index);
 /* The TP group of a stage's DP shard, and the DP group of its TP shard. */

@@ -3,10 +3,8 @@
 
 #include "runtime/memory.h"
 
-enum { MODULE_LLM = 2 };
-
 static int parts_of(const struct troupe_stage_options *options) {
-    return options->module == MODULE_LLM ? TROUPE_SAMPLE_TEXT : TROUPE_SAMPLE_IMAGES;
+    return options->module == TROUPE_LLM ? TROUPE_SAMPLE_TEXT : TROUPE_SAMPLE_IMAGES;
 }
 
 static troupe_status create_module(struct troupe_stage *stage) {
@@ -16,7 +14,7 @@ static troupe_status create_module(struct troupe_stage *stage) {
         .config = o->config,
         .shard = o->shard,
         .slots = o->slots,
-        .rows_max = o->module == MODULE_LLM ? bounds.rows : bounds.image_tokens,
+        .rows_max = o->module == TROUPE_LLM ? bounds.rows : bounds.image_tokens,
         .samples_max = bounds.samples,
         .images_max = bounds.images,
         .stream = o->stream,

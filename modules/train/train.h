@@ -12,18 +12,21 @@
  * The loss is the sum of -log p over the target tokens of the global batch divided by their
  * number; every gradient reduction is a plain sum.
  *
- * Ownership: config, comm borrowed for the life of the object. Threads: the rank's thread.
+ * Ownership: comm and workers borrowed for the life of the object. Threads: the rank's thread.
  * Failure: a sentence that names what was seen; after a failed step the object is only good for
  * destroy. ERROR_NUMERIC names the first module that produced a value that is not finite.
  */
 #ifndef TROUPE_MODULES_TRAIN_TRAIN_H
 #define TROUPE_MODULES_TRAIN_TRAIN_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "comm/comm.h"
 #include "modules/nn/module.h"
 #include "modules/train/config.h"
+#include "modules/train/report.h"
 #include "runtime/status.h"
 
 #ifdef __cplusplus
@@ -39,28 +42,6 @@ struct troupe_train_options {
     const char *resume;      /* checkpoint directory, or NULL: start at step 0 */
 };
 
-enum { TROUPE_REPORT_EDGES_MAX = 64 };
-
-/* The same on every rank, but for `edges`, which every rank sums over the job too. */
-struct troupe_step_report {
-    int64_t step;     /* of this report, counted from 1 */
-    double loss;      /* mean over the step's target tokens */
-    double grad_norm; /* before clipping */
-    double module_norm[TROUPE_CONFIG_MODULES];
-    double lr;
-    int64_t tokens; /* fused tokens of the global batch */
-    int64_t images;
-    double step_ms;                           /* of the slowest rank, from update to update */
-    double flops;                             /* of the model: forward plus twice that backward */
-    double compute_ms[TROUPE_CONFIG_MODULES]; /* summed over the module's ranks */
-    double wait_ms[TROUPE_CONFIG_MODULES];
-    int edge_count;
-    struct {
-        const char *name;
-        double bytes; /* sent to other ranks in this step */
-    } edges[TROUPE_REPORT_EDGES_MAX];
-};
-
 troupe_status troupe_train_create(const struct troupe_train_options *options, troupe_train **out);
 void troupe_train_destroy(troupe_train *train);
 
@@ -68,8 +49,23 @@ void troupe_train_destroy(troupe_train *train);
 int64_t troupe_train_position(const troupe_train *train);
 troupe_status troupe_train_step(troupe_train *train, struct troupe_step_report *report);
 
+/* Between two steps: goes on with the placement and the schedule of `config`, in which nothing else
+ * may differ. A switch that fails leaves all as it was and says why, unless the transport failed.
+ */
+troupe_status troupe_train_switch(troupe_train *train, const struct troupe_config *config,
+                                  struct troupe_switch_report *report);
+/* Every rank calls it with what it did alone (reading a file, say): fails on all if that failed on
+ * one, with its last error. */
+troupe_status troupe_train_agree(troupe_train *train, troupe_status status);
+
+/* Whether the job can go on: false after a failure of the transport. */
+bool troupe_train_is_alive(const troupe_train *train);
+
 /* Writes run_dir/step-N with all ranks: under a temporary name, synchronised, then renamed. */
 troupe_status troupe_train_save(troupe_train *train);
+
+/* Adds the task times of the latest step to a profile (modules/train/costs.h). Rank 0 only. */
+void troupe_train_write_profile(const troupe_train *train, FILE *file);
 
 /* "vision dp 4 on ranks 0-3, ...": one line a module, then islands; valid while train lives. */
 const char *troupe_train_describe(const troupe_train *train);

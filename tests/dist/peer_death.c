@@ -22,6 +22,18 @@ static double seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/* All that ranks share of a host's memory has lost its name already. */
+static void shared_memory_is_nameless(void) {
+    char line[512];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    EXPECT(maps != NULL, "no /proc/self/maps");
+    while (fgets(line, sizeof line, maps) != NULL) {
+        EXPECT(strstr(line, "/dev/shm/troupe") == NULL || strstr(line, "(deleted)") != NULL,
+               "a killed rank would leave behind %s", line);
+    }
+    fclose(maps);
+}
+
 /* Rank 2 waits in a collective, the others for a message of the victim. */
 static troupe_status wait_for_the_dead(troupe_comm *comm, troupe_group *world) {
     float value = 1;
@@ -47,6 +59,7 @@ static void survivors_name_the_dead(const char *provider) {
     EXPECT_OK(troupe_comm_open(&(struct troupe_comm_options){.provider = provider}, &comm));
     EXPECT_OK(troupe_group_create(comm, &(struct troupe_group_options){.bytes_max = 64}, &world));
     EXPECT_OK(troupe_group_barrier(world));
+    shared_memory_is_nameless();
     if (troupe_comm_rank(comm) == VICTIM) {
         usleep(100000); /* so that the others have left the barrier and wait */
         kill(getpid(), SIGKILL);

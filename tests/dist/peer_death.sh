@@ -15,6 +15,9 @@ done
 # shellcheck disable=SC2086 # the words of the job are separate arguments
 output=$("$mpiexec" --enable-recovery $job 2>&1)
 echo "$output"
+if echo "$output" | grep -q '^skipped: '; then
+    exit 77
+fi
 survivors=$(echo "$output" | grep -c "^survivor [0-9]* after [0-9.]* s: rank 1 is lost: ")
 if [ "$survivors" -ne "$expected" ]; then
     echo "$survivors of $expected survivors named the dead rank"

@@ -9,6 +9,7 @@ Every test program is called as `test.py TROUPE MPIEXEC WORK_DIRECTORY [claim...
 there is none, and what needs it is skipped. A failed expectation ends the program with status 1
 and ends every process that it started.
 """
+import ctypes
 import json
 import os
 import pathlib
@@ -19,6 +20,8 @@ import sys
 import time
 
 TROUPE, MPIEXEC, WORK = sys.argv[1:4]
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None)
 LIMIT_S = 30  # for anything to happen; less than the TIMEOUT of the tests
 running = []
 
@@ -49,6 +52,10 @@ class Failed(Exception):
     pass
 
 
+class Skipped(Exception):
+    """This machine lacks what the claim needs."""
+
+
 def expect(condition, text):
     if not condition:
         raise Failed(text)
@@ -68,10 +75,13 @@ class Run:
         self.folder = folder
         self.run_dir = folder / "run"
         self.output_path = folder / "output.txt"
+        # Whatever ends the test ends the job: mpirun can still end its ranks after SIGTERM.
+        last = signal.SIGTERM if command[0] == MPIEXEC else signal.SIGKILL
         with open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
+                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, last, 0, 0, 0),
             )
         running.append(self)
 
@@ -110,14 +120,13 @@ class Run:
         wait_for(is_there, f"step {step}")
 
     def rank_processes(self):
-        """Process numbers by rank, of a job under mpirun."""
+        """Process numbers by rank, of a launched job: who runs in its folder and has a rank."""
         found = {}
         for entry in pathlib.Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and parent_of(entry) == self.process.pid:
-                    text = (entry / "environ").read_bytes()
-                    for item in text.split(b"\0"):
-                        if item.startswith(b"OMPI_COMM_WORLD_RANK="):
+                if entry.name.isdigit() and (entry / "cwd").samefile(self.folder):
+                    for item in (entry / "environ").read_bytes().split(b"\0"):
+                        if item.startswith(b"PMIX_RANK="):
                             found[int(item.split(b"=")[1])] = int(entry.name)
             except OSError:
                 pass  # it has ended meanwhile
@@ -131,10 +140,6 @@ class Run:
             self.process.wait()
 
 
-def parent_of(entry):
-    return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-
-
 def work(name):
     """An empty folder of this test."""
     folder = pathlib.Path(WORK) / name
@@ -143,19 +148,21 @@ def work(name):
     return folder
 
 
-def start(folder, ranks, launcher, settings=None, arguments=(), mpi_arguments=(), provider=None):
-    """launcher: "threads" (loopback ranks) or "mpirun"."""
+def start(folder, ranks, launcher, settings=None, arguments=(), launcher_arguments=(),
+          provider=None, environment=None):
+    """launcher: "threads" (loopback ranks), "mpirun" or "srun" (with slurm.py's environment)."""
     (folder / "tiny.yaml").write_text(TINY)
     command = [TROUPE, "train", "tiny.yaml", *arguments]
     for key, value in (settings or {}).items():
         command += ["--set", f"{key}={value}"]
-    environment = dict(os.environ)
+    environment = dict(environment or os.environ)
     if provider is not None:
         environment["TROUPE_PROVIDER"] = provider
     if launcher == "threads":
         command += ["--ranks", str(ranks)]
     else:
-        command = [MPIEXEC, *mpi_arguments, "-n", str(ranks), *command]
+        program = [MPIEXEC] if launcher == "mpirun" else ["srun", "--mpi=pmix"]
+        command = [*program, *launcher_arguments, "-n", str(ranks), *command]
     return Run(folder, command, environment)
 
 
@@ -165,6 +172,7 @@ def train(*args, **options):
 
 
 def losses_and_norms(metrics):
+    expect(metrics, "the metrics are empty")
     keys = ["loss"] + sorted(key for key in metrics[0] if key.startswith("grad_norm"))
     expect(len(keys) == 5, f"metrics hold {keys}")
     return [[step["step"]] + [step[key] for key in keys] for step in metrics]
@@ -196,6 +204,7 @@ def main(names):
     chosen = sys.argv[4:] or [f.__name__[6:] for f in claims]
     claims = [f for f in claims if f.__name__[6:] in chosen]
     if not claims or (not MPIEXEC and not any(hasattr(f, "without_mpi") for f in claims)):
+        print("skipped: there is no mpirun")
         sys.exit(77)
     for claim in claims:
         print(f"  {claim.__name__[6:]}", flush=True)
@@ -206,6 +215,9 @@ def main(names):
                 print(f"--- {run.output_path}\n{run.output()[-4000:]}")
             print(f"{claim.__name__}: {failure}")
             sys.exit(1)
+        except Skipped as reason:
+            print(f"skipped: {reason}")
+            sys.exit(77)
         finally:
             for run in running:
                 run.end()

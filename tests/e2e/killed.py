@@ -25,9 +25,9 @@ def expect_resumable(run, launcher):
     job.expect(steps == list(range(1, newest + 3)), f"steps in metrics: {steps}")
 
 
-def kill_one(name, victim, provider, mpi_arguments):
+def kill_one(name, victim, provider, launcher_arguments):
     settings = dict(job.FOUR_RANKS, **ENDLESS)
-    run = job.start(job.work(name), 4, "mpirun", settings, mpi_arguments=mpi_arguments,
+    run = job.start(job.work(name), 4, "mpirun", settings, launcher_arguments=launcher_arguments,
                     provider=provider)
     run.wait_for_step(9)
     processes = run.rank_processes()

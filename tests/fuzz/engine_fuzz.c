@@ -53,6 +53,7 @@ struct rank {
     int lane_begin, lane_end;
     int64_t last_step_posted;
     int last_order_posted;
+    int64_t memory_taken; /* by activations */
 };
 
 /* What a consuming member holds of an edge, and how many of its buffers the producer has filled. */
@@ -77,6 +78,7 @@ struct world {
     bool next_step_at_issue; /* when a conductor begins the next step, or when all is done */
     bool failed;
     char failure[512];
+    struct troupe_costs costs;
     struct event events[EVENTS_MAX]; /* a heap, earliest on top */
     int event_count;
     uint64_t event_number;
@@ -227,7 +229,10 @@ static void conduct(struct world *w, int conductor) {
         if (!next || w->steps_begun[conductor] == w->scenario.steps) {
             return;
         }
-        troupe_engine_begin_step(engine, w->scenario.first_step + w->steps_begun[conductor]++);
+        if (troupe_engine_begin_step(engine, w->scenario.first_step +
+                                                 w->steps_begun[conductor]++) != TROUPE_OK) {
+            fail(w, "%s", troupe_last_error());
+        }
     } while (true);
 }
 
@@ -327,6 +332,17 @@ static const char *name_of(const struct world *w, int method) {
     return text;
 }
 
+/* What the slots of all gangs on a rank take together. */
+static void take_memory(struct world *w, const struct troupe_gang *gang, int member) {
+    struct rank *rank = &w->ranks[gang->ranks[member]];
+    const int64_t *most = w->scenario.graph.memory_bytes;
+    rank->memory_taken += gang->slot_bytes;
+    if (most != NULL && rank->memory_taken > most[gang->ranks[member]]) {
+        fail(w, "%s: rank %d holds %" PRId64 " bytes of activations", gang->name,
+             gang->ranks[member], rank->memory_taken);
+    }
+}
+
 /* The rules a task can see for itself when it begins. */
 static void check_task(struct world *w, const struct troupe_ticket *ticket, int member) {
     const struct troupe_method *method = &w->scenario.methods[ticket->method];
@@ -348,6 +364,7 @@ static void check_task(struct world *w, const struct troupe_ticket *ticket, int 
     }
     if (method->slot_take) {
         *slot = ticket->firing;
+        take_memory(w, gang_of(w, ticket->method), member);
     }
     bool reads = method->kind == TROUPE_METHOD_BACKWARD_INPUT ||
                  method->kind == TROUPE_METHOD_BACKWARD_WEIGHT || method->slot_return;
@@ -372,6 +389,8 @@ static void finish_task(struct world *w, const struct troupe_ticket *ticket, int
     struct member *state = &w->members[ticket->gang][member];
     if (method->slot_return) {
         state->slots[ticket->slot] = -1;
+        const struct troupe_gang *plan = gang_of(w, ticket->method);
+        w->ranks[plan->ranks[member]].memory_taken -= plan->slot_bytes;
     }
     if (ticket->method == (gang->weight >= 0 ? gang->weight : gang->backward)) {
         state->gradient = chance_hash(state->gradient, (uint64_t)ticket->firing);
@@ -569,8 +588,9 @@ static void handle(struct world *w, const struct event *event) {
 }
 
 /* Nothing is chosen by it but by chance; the same question gets the same answer. */
-static int pick_any(const struct troupe_order_view *view, const struct troupe_candidate *candidates,
-                    int count) {
+static int pick_any(void *state, const struct troupe_order_view *view,
+                    const struct troupe_candidate *candidates, int count) {
+    (void)state;
     (void)view;
     uint64_t hash = 0;
     for (int i = 0; i < count; i++) {
@@ -579,14 +599,32 @@ static int pick_any(const struct troupe_order_view *view, const struct troupe_ca
     return (int)(hash % (uint64_t)count);
 }
 
-static const struct troupe_order_policy any_order = {
-    .name = "any", .summary = "chance", .in_flight = troupe_order_unbounded, .pick = pick_any};
+static const struct troupe_order_policy any_order = {.name = "any",
+                                                     .summary = "chance",
+                                                     .create = troupe_order_no_state,
+                                                     .destroy = troupe_order_keep_state,
+                                                     .begin_step = troupe_order_no_plan,
+                                                     .in_flight = troupe_order_unbounded,
+                                                     .pick = pick_any};
+
+/* What policies are told: some of it is far from what the world does. */
+static int64_t any_task_ns(void *arg, int method, int64_t step, int microbatch) {
+    const struct world *w = arg;
+    uint64_t hash = chance_hash(w->scenario.seed + (uint64_t)step,
+                                (uint64_t)method * 64 + (uint64_t)microbatch);
+    return (int64_t)(hash % 9);
+}
 
 static void start_engines(struct world *w) {
-    const struct troupe_order_policy *policies[3] = {&any_order};
-    EXPECT_OK(troupe_order_find("fifo", &policies[1]));
-    EXPECT_OK(troupe_order_find("1f1b", &policies[2]));
-    const struct troupe_order_policy *order = policies[chance_below(&w->chance, 3)];
+    int policies = 0;
+    while (troupe_order_builtin(policies) != NULL) {
+        policies++;
+    }
+    int chosen = chance_below(&w->chance, policies + 1);
+    const struct troupe_order_policy *order =
+        chosen == policies ? &any_order : troupe_order_builtin(chosen);
+    w->costs = (struct troupe_costs){.task_ns = any_task_ns, .arg = w};
+    bool costs_known = chance_below(&w->chance, 4) > 0;
     troupe_graph_conductors(&w->scenario.graph, w->conductor_of);
     for (int r = 0; r < w->scenario.graph.rank_count; r++) {
         if (w->conductor_of[r] == r) {
@@ -595,6 +633,7 @@ static void start_engines(struct world *w) {
                 &(struct troupe_engine_options){.conductor = r,
                                                 .look_ahead = 1 + chance_below(&w->chance, 8),
                                                 .order = order,
+                                                .costs = costs_known ? &w->costs : NULL,
                                                 .receivers = scenario_receivers,
                                                 .arg = &w->scenario},
                 &w->engines[r]));

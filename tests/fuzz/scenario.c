@@ -221,6 +221,21 @@ static void make_ring(struct scenario *s) {
     add_edge(s, before, first, false, false, 1);
 }
 
+/* Memory for one slot of each gang, and little more. */
+static void bound_memory(struct scenario *s) {
+    for (int r = 0; r < s->graph.rank_count; r++) {
+        s->memory_bytes[r] = below(s, 8);
+    }
+    for (int g = 0; g < s->graph.gang_count; g++) {
+        bool takes = s->gang_methods[g].forward >= 0;
+        s->gangs[g].slot_bytes = takes ? 1 + below(s, 4) : 0;
+        for (int k = 0; k < s->gangs[g].rank_count; k++) {
+            s->memory_bytes[s->gangs[g].ranks[k]] += s->gangs[g].slot_bytes;
+        }
+    }
+    s->graph.memory_bytes = s->memory_bytes;
+}
+
 void scenario_make(struct scenario *s, uint64_t seed) {
     memset(s, 0, sizeof *s);
     s->seed = s->chance = seed;
@@ -249,6 +264,9 @@ void scenario_make(struct scenario *s, uint64_t seed) {
     }
     if (one_in(s, 4)) {
         make_ring(s);
+    }
+    if (one_in(s, 2)) {
+        bound_memory(s);
     }
 }
 

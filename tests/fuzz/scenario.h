@@ -59,6 +59,7 @@ struct scenario {
     struct troupe_edge edges[EDGES_MAX];
     char edge_names[EDGES_MAX][90];
     bool ragged[EDGES_MAX]; /* messages may be empty or miss members */
+    int64_t memory_bytes[RANKS_MAX];
     struct troupe_graph graph;
 };
 

@@ -4,7 +4,8 @@
  * reference and with the fast table of a device: every result is within the tolerance of the
  * reference, fully written (outputs start as NaN), and nothing beside the operands changes (rows
  * have a poisoned gap). The device is the CPU, where teams of 1, 2 and 3 give the bits of the
- * serial run, or a GPU (argument `cuda`), where a second run gives the bits of the first.
+ * serial run, or a GPU (argument `cuda`; `sim`: the simulated device), where a second run gives the
+ * bits of the first.
  * check_gradient compares a backward with finite differences of a forward, both of the reference.
  *
  *     int main(int argc, char **argv) {
@@ -141,15 +142,17 @@ static struct {
 enum { CELLS = 2, CELL_BYTES = 8 };
 
 static inline uint64_t kernel_test_begin(int argc, char **argv) {
-    if (argc > 1 && strcmp(argv[1], "cuda") == 0) {
-        if (troupe_device_count(TROUPE_DEVICE_CUDA) == 0) {
+    bool simulated = argc > 1 && strcmp(argv[1], "sim") == 0;
+    enum troupe_device_kind kind = simulated ? TROUPE_DEVICE_SIM : TROUPE_DEVICE_CUDA;
+    if (simulated || (argc > 1 && strcmp(argv[1], "cuda") == 0)) {
+        if (troupe_device_count(kind) == 0) {
             char why[128];
-            troupe_device_summary(TROUPE_DEVICE_CUDA, why, sizeof(why));
+            troupe_device_summary(kind, why, sizeof(why));
             printf("skipped: %s\n", why);
             exit(TEST_SKIPPED);
         }
         struct troupe_device_options options = {.index = 0};
-        EXPECT_OK(troupe_device_open(TROUPE_DEVICE_CUDA, &options, &gpu.device));
+        EXPECT_OK(troupe_device_open(kind, &options, &gpu.device));
         EXPECT_OK(troupe_stream_create(gpu.device, &gpu.stream));
         EXPECT_OK(troupe_device_alloc_host(gpu.device, CELLS * CELL_BYTES, &gpu.cell));
         printf("  %s\n", troupe_device_name(gpu.device));
@@ -230,7 +233,8 @@ static inline void run_on_gpu(const struct kernel_case *kc, struct troupe_tensor
         EXPECT_OK(troupe_device_alloc(gpu.device, bytes, &there[i].data));
         copy_tensor(&there[i], &out[i]);
     }
-    EXPECT_OK(kc->call(troupe_kernels_for(TROUPE_DEVICE_CUDA), gpu.stream, there, kc->arg));
+    EXPECT_OK(
+        kc->call(troupe_kernels_for(troupe_device_kind(gpu.device)), gpu.stream, there, kc->arg));
     for (int i = 0; i < kc->count; i++) {
         copy_tensor(&out[i], &there[i]);
     }

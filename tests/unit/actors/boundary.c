@@ -2,10 +2,14 @@
 /* Boundaries between modules of different layouts: an encoder sends ragged rows to a language model
  * through a real route, and gets gradients back through the reverse one. Every element is an exact
  * integer of (step, microbatch, row, column) that its reader checks; some parts and some
- * microbatches have no rows. The encoder's shards sum over the reduction lane, across islands. */
+ * microbatches have no rows. The encoder's shards sum over the reduction lane, across islands. All
+ * of it also on the simulated device, where methods only enqueue, and what they enqueue runs late:
+ * an event that is not waited for is a wrong element. */
 #include "actors/job.h"
 #include "actors/runtime.h"
+#include "comm/group_stream.h"
 #include "runtime/check.h"
+#include "runtime/device_sim.h"
 #include "runtime/memory.h"
 #include "runtime/random.h"
 #include "tests/test.h"
@@ -26,6 +30,7 @@ struct shape {
     struct side_shape side[SIDES];
     int credits;
     bool hands_over; /* both sides cut the rows alike, so nothing may be sent */
+    bool on_device;
     uint64_t seed;
 };
 
@@ -36,9 +41,10 @@ struct member {
     int side, dp, tp;
     troupe_group *gang_group;
     troupe_group *side_group;
-    int64_t gradients;
+    int64_t *gradients; /* one number, where the member computes */
     struct troupe_collective operation;
     int updates;
+    troupe_stream *stream;
 };
 
 struct rank_state {
@@ -48,6 +54,7 @@ struct rank_state {
     troupe_route *route[SIDES]; /* from that side to the other */
     int64_t offsets[MICROBATCHES][SIDES][DP_MAX + 1];
     struct member members[SIDES];
+    troupe_device *device; /* NULL: the host */
 };
 
 static int32_t value_of(int64_t step, int microbatch, int64_t row, int64_t column, int from_side) {
@@ -95,9 +102,42 @@ static void plan_gradients(void *arg, int64_t step, int microbatch, int shard,
     plan_from(arg, MODEL, step, microbatch, out);
 }
 
-/* Calls body for each element that the member holds: its place in x, its value. */
-static void each_element(const struct member *member, const struct troupe_firing *firing,
-                         const struct troupe_tensor *x, int from_side, bool write) {
+/* What a method does to its tensor, wherever and whenever it runs. */
+struct work {
+    struct troupe_tensor x;
+    int64_t step, row_begin, column_begin;
+    int microbatch, from_side;
+    bool write;
+};
+
+static troupe_status do_work(const void *payload) {
+    const struct work *work = payload;
+    for (int64_t r = 0; r < work->x.rows; r++) {
+        int32_t *row = (int32_t *)work->x.data + r * work->x.stride;
+        for (int64_t c = 0; c < work->x.columns; c++) {
+            int32_t value = value_of(work->step, work->microbatch, work->row_begin + r,
+                                     work->column_begin + c, work->from_side);
+            if (work->write) {
+                row[c] = value;
+            } else {
+                EXPECT_EQ(row[c], value);
+            }
+        }
+    }
+    return TROUPE_OK;
+}
+
+/* At once, or in the order of the firing's stream. */
+static troupe_status run_work(const struct troupe_firing *firing,
+                              troupe_status (*run)(const void *), const void *payload,
+                              size_t bytes) {
+    return firing->stream == NULL ? run(payload)
+                                  : troupe_sim_enqueue(firing->stream, run, payload, bytes);
+}
+
+/* Writes or checks each element that the member holds. */
+static troupe_status each_element(const struct member *member, const struct troupe_firing *firing,
+                                  const struct troupe_tensor *x, int from_side, bool write) {
     const struct side_shape *side = &member->rank->shape->side[member->side];
     const int64_t *offsets = member->rank->offsets[firing->microbatch][member->side];
     int64_t column_begin = side->cut ? troupe_split_begin(COLUMNS, side->tp, member->tp) : 0;
@@ -105,18 +145,39 @@ static void each_element(const struct member *member, const struct troupe_firing
         side->cut ? troupe_split_begin(COLUMNS, side->tp, member->tp + 1) : COLUMNS;
     EXPECT_EQ(x->rows, offsets[member->dp + 1] - offsets[member->dp]);
     EXPECT_EQ(x->columns, column_end - column_begin);
-    for (int64_t r = 0; r < x->rows; r++) {
-        int32_t *row = (int32_t *)x->data + r * x->stride;
-        for (int64_t c = 0; c < x->columns; c++) {
-            int32_t value = value_of(firing->step, firing->microbatch, offsets[member->dp] + r,
-                                     column_begin + c, from_side);
-            if (write) {
-                row[c] = value;
-            } else {
-                EXPECT_EQ(row[c], value);
-            }
-        }
-    }
+    struct work work = {.x = *x,
+                        .step = firing->step,
+                        .row_begin = offsets[member->dp],
+                        .column_begin = column_begin,
+                        .microbatch = firing->microbatch,
+                        .from_side = from_side,
+                        .write = write};
+    return run_work(firing, do_work, &work, sizeof work);
+}
+
+struct gradient_work {
+    int64_t *gradients;
+    int64_t value;
+};
+
+static troupe_status add_gradient(const void *payload) {
+    const struct gradient_work *work = payload;
+    *work->gradients += work->value;
+    return TROUPE_OK;
+}
+
+/* The whole sum is there; the next step begins with nothing. */
+static troupe_status check_gradient(const void *payload) {
+    const struct gradient_work *work = payload;
+    EXPECT_EQ(*work->gradients, work->value);
+    *work->gradients = 0;
+    return TROUPE_OK;
+}
+
+static troupe_status add_to_gradients(const struct member *member,
+                                      const struct troupe_firing *firing) {
+    struct gradient_work work = {member->gradients, firing->microbatch + 1};
+    return run_work(firing, add_gradient, &work, sizeof work);
 }
 
 /* A sum over the gang inside the task: a different order of tasks on two members would mix values
@@ -131,46 +192,44 @@ static troupe_status meet(struct member *member, const struct troupe_firing *fir
 
 static troupe_status encoder_forward(void *state, struct troupe_firing *firing) {
     TROUPE_TRY(meet(state, firing, 1));
-    each_element(state, firing, &firing->outputs[0], ENCODER, true);
-    return TROUPE_OK;
+    return each_element(state, firing, &firing->outputs[0], ENCODER, true);
 }
 
 static troupe_status encoder_backward(void *state, struct troupe_firing *firing) {
-    struct member *member = state;
     TROUPE_TRY(meet(state, firing, 2));
-    each_element(state, firing, &firing->inputs[0], MODEL, false);
-    member->gradients += firing->microbatch + 1;
-    return TROUPE_OK;
+    TROUPE_TRY(each_element(state, firing, &firing->inputs[0], MODEL, false));
+    return add_to_gradients(state, firing);
 }
 
 static troupe_status model_forward(void *state, struct troupe_firing *firing) {
     TROUPE_TRY(meet(state, firing, 3));
-    each_element(state, firing, &firing->inputs[0], ENCODER, false);
-    return TROUPE_OK;
+    return each_element(state, firing, &firing->inputs[0], ENCODER, false);
 }
 
 static troupe_status model_backward(void *state, struct troupe_firing *firing) {
-    struct member *member = state;
     TROUPE_TRY(meet(state, firing, 4));
-    each_element(state, firing, &firing->outputs[0], MODEL, true);
-    member->gradients += firing->microbatch + 1;
-    return TROUPE_OK;
+    TROUPE_TRY(each_element(state, firing, &firing->outputs[0], MODEL, true));
+    return add_to_gradients(state, firing);
 }
 
 static troupe_status reduce(void *state, struct troupe_firing *firing) {
     struct member *member = state;
+    if (firing->stream != NULL) {
+        return troupe_group_enqueue_all_reduce(member->side_group, firing->stream, TROUPE_SUM,
+                                               TROUPE_ELEMENT_INT64, member->gradients, 1);
+    }
     return troupe_firing_all_reduce(firing, member->side_group, TROUPE_SUM, TROUPE_ELEMENT_INT64,
-                                    &member->gradients, 1, &member->operation);
+                                    member->gradients, 1, &member->operation);
 }
 
 static troupe_status update(void *state, struct troupe_firing *firing) {
     struct member *member = state;
     const struct side_shape *side = &member->rank->shape->side[member->side];
-    EXPECT_EQ(member->gradients, side->tp * side->dp * MICROBATCHES * (MICROBATCHES + 1) / 2);
+    struct gradient_work work = {member->gradients,
+                                 side->tp * side->dp * MICROBATCHES * (MICROBATCHES + 1) / 2};
     EXPECT_EQ(firing->step, member->updates);
-    member->gradients = 0;
     member->updates++;
-    return TROUPE_OK;
+    return run_work(firing, check_gradient, &work, sizeof work);
 }
 
 #define COMMON_METHODS                                                                             \
@@ -227,6 +286,44 @@ static int position_of(const struct side_shape *side, int rank) {
     return -1;
 }
 
+/* Where the member computes. */
+static troupe_status init_place(struct rank_state *rank, struct member *member) {
+    if (rank->device == NULL) {
+        return TROUPE_NEW(&member->gradients, 1);
+    }
+    TROUPE_TRY(troupe_stream_create(rank->device, &member->stream));
+    return troupe_device_alloc(rank->device, sizeof *member->gradients,
+                               (void **)&member->gradients);
+}
+
+static void fini_place(const struct rank_state *rank, const struct member *member) {
+    troupe_stream_destroy(member->stream);
+    if (rank->device == NULL) {
+        troupe_free(member->gradients);
+    } else {
+        troupe_device_free(rank->device, member->gradients);
+    }
+}
+
+static troupe_status init_device(troupe_comm *comm, struct rank_state *rank) {
+    const struct shape *shape = rank->shape;
+    struct troupe_device_options options = {
+        .seed = shape->seed * 97 + (uint64_t)troupe_comm_rank(comm), .delay_ns_max = 200000};
+    return shape->on_device ? troupe_device_open(TROUPE_DEVICE_SIM, &options, &rank->device)
+                            : TROUPE_OK;
+}
+
+static troupe_status open_groups(troupe_comm *comm, struct rank_state *rank) {
+    troupe_group *groups[2 * SIDES];
+    for (int s = 0; s < SIDES; s++) {
+        groups[2 * s] = rank->members[s].gang_group;
+        groups[2 * s + 1] = rank->members[s].side_group;
+    }
+    return rank->device != NULL
+               ? troupe_groups_open_device(comm, rank->device, groups, 2 * SIDES, NULL)
+               : TROUPE_OK;
+}
+
 static troupe_status init_side(troupe_comm *comm, struct rank_state *rank, int s) {
     const struct side_shape *side = &rank->shape->side[s];
     struct troupe_layout_options layout = {.mesh = &rank->mesh[s],
@@ -251,6 +348,7 @@ static troupe_status init_side(troupe_comm *comm, struct rank_state *rank, int s
     if (position < 0) {
         return TROUPE_OK;
     }
+    TROUPE_TRY(init_place(rank, member));
     struct troupe_group_options group = {.ranks = side->where + member->dp * side->tp,
                                          .count = side->tp,
                                          .id = (uint32_t)(10 * s + member->dp),
@@ -272,7 +370,9 @@ static void fini(struct rank_state *rank) {
             troupe_group_destroy(rank->members[s].gang_group);
             troupe_group_destroy(rank->members[s].side_group);
         }
+        fini_place(rank, &rank->members[s]);
     }
+    troupe_device_close(rank->device);
 }
 
 static troupe_status spawn_side(troupe_runtime *runtime, struct rank_state *rank, int s,
@@ -291,7 +391,8 @@ static troupe_status spawn_side(troupe_runtime *runtime, struct rank_state *rank
                                                                .module = s,
                                                                .depth = s == ENCODER,
                                                                .dp = d,
-                                                               .argument = &rank->members[s]},
+                                                               .argument = &rank->members[s],
+                                                               .stream = rank->members[s].stream},
                                 &gangs[d]));
     }
     return TROUPE_OK;
@@ -349,9 +450,12 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
                                              .look_ahead = 1 + (int)(rank.shape->seed % 4),
                                              .order = rank.shape->seed % 3 == 0 ? "1f1b" : "fifo",
                                              .stall_ns = 5000000000,
-                                             .checksum = true};
+                                             .checksum = !rank.shape->on_device,
+                                             .serialize = rank.shape->on_device};
+    TROUPE_TRY(init_device(comm, &rank));
     TROUPE_TRY(init_side(comm, &rank, ENCODER));
     TROUPE_TRY(init_side(comm, &rank, MODEL));
+    TROUPE_TRY(open_groups(comm, &rank));
     TROUPE_TRY(troupe_runtime_create(comm, &options, &runtime));
     troupe_status status = build(runtime, &rank);
     if (status == TROUPE_OK) {
@@ -365,9 +469,12 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
     return status;
 }
 
+static bool on_device; /* of all that follows */
+
 /* Without delays, and with: each from its own seed. */
 static void run(int ranks, struct side_shape encoder, struct side_shape model, bool hands_over) {
-    struct shape shape = {.ranks = ranks, .side = {encoder, model}, .hands_over = hands_over};
+    struct shape shape = {
+        .ranks = ranks, .side = {encoder, model}, .hands_over = hands_over, .on_device = on_device};
     static const int64_t delays[] = {0, 20000, 20000, 40000, 40000, 40000};
     uint64_t seed = test_seed();
     for (uint64_t i = 0; i < TROUPE_COUNT_OF(delays); i++) {
@@ -421,7 +528,7 @@ static void one_rank_hands_everything_over(void) {
     run(1, (struct side_shape){1, 1, {0}, false}, (struct side_shape){1, 1, {0}, false}, true);
 }
 
-int main(void) {
+static void run_all(void) {
     TEST(dp3_feeds_dp2_on_shared_ranks);
     TEST(dp3_feeds_dp2_on_other_ranks);
     TEST(dp2_feeds_dp3_on_partly_shared_ranks);
@@ -430,5 +537,10 @@ int main(void) {
     TEST(columns_cut_on_either_side_are_packed);
     TEST(equal_layouts_on_the_same_ranks_send_nothing);
     TEST(one_rank_hands_everything_over);
+}
+
+int main(int argc, char **argv) {
+    on_device = argc > 1 && strcmp(argv[1], "device") == 0;
+    run_all();
     return TEST_END();
 }

@@ -84,7 +84,7 @@ static void nothing_fires_before_its_step(void) {
     make_pair(&p, 2, 2);
     troupe_engine *engine = start(&p.graph, 0, 8);
     expect_nothing(engine);
-    troupe_engine_begin_step(engine, 10);
+    EXPECT_OK(troupe_engine_begin_step(engine, 10));
     expect_ticket(engine, 0, 20);
     expect_ticket(engine, 0, 21);
     expect_nothing(engine);
@@ -100,7 +100,7 @@ static void credits_bound_what_a_producer_may_send(void) {
     struct pair p;
     make_pair(&p, 3, 1);
     troupe_engine *engine = start(&p.graph, 0, 8);
-    troupe_engine_begin_step(engine, 0);
+    EXPECT_OK(troupe_engine_begin_step(engine, 0));
     expect_ticket(engine, 0, 0);
     expect_nothing(engine);
     expect_explained(engine,
@@ -120,7 +120,7 @@ static void input_counts_when_all_members_have_it(void) {
     make_pair(&p, 2, 2);
     troupe_engine *engine = start(&p.graph, 1, 8);
     EXPECT_OK(troupe_engine_arrived(engine, 0, 1, 1)); /* ahead of its step and its turn */
-    troupe_engine_begin_step(engine, 0);
+    EXPECT_OK(troupe_engine_begin_step(engine, 0));
     EXPECT_OK(troupe_engine_arrived(engine, 0, 1, 0));
     EXPECT_OK(troupe_engine_arrived(engine, 0, 0, 0));
     expect_nothing(engine);
@@ -136,7 +136,7 @@ static void messages_that_cannot_be_are_refused(void) {
     struct pair p;
     make_pair(&p, 2, 1);
     troupe_engine *engine = start(&p.graph, 1, 8);
-    troupe_engine_begin_step(engine, 0);
+    EXPECT_OK(troupe_engine_begin_step(engine, 0));
     EXPECT_OK(troupe_engine_arrived(engine, 0, 0, 0));
     EXPECT_ERROR(troupe_engine_arrived(engine, 0, 0, 0), TROUPE_ERROR_CONTRACT, "vision -> llm");
     EXPECT_ERROR(troupe_engine_arrived(engine, 0, 1, 0), TROUPE_ERROR_CONTRACT, "1 credits allow");
@@ -164,7 +164,7 @@ static void empty_message_needs_neither_arrival_nor_credit(void) {
             &(struct troupe_engine_options){
                 .conductor = side, .look_ahead = 8, .receivers = odd_ones_are_empty},
             &engine));
-        troupe_engine_begin_step(engine, 0);
+        EXPECT_OK(troupe_engine_begin_step(engine, 0));
         if (side == 1) {
             expect_nothing(engine);
             EXPECT_OK(troupe_engine_arrived(engine, 0, 0, 1));
@@ -174,6 +174,30 @@ static void empty_message_needs_neither_arrival_nor_credit(void) {
         expect_nothing(engine);
         troupe_engine_destroy(engine);
     }
+}
+
+/* Reports may come before their step; who receives something is known only then. */
+static void early_message_to_one_who_receives_nothing_is_refused(void) {
+    struct pair p;
+    make_pair(&p, 2, 2);
+    troupe_engine *engine = NULL;
+    EXPECT_OK(troupe_engine_create(&p.graph,
+                                   &(struct troupe_engine_options){.conductor = 1,
+                                                                   .look_ahead = 8,
+                                                                   .receivers = odd_ones_are_empty},
+                                   &engine));
+    EXPECT_OK(troupe_engine_begin_step(engine, 0));
+    EXPECT_OK(troupe_engine_arrived(engine, 0, 0, 1));
+    expect_ticket(engine, 1, 0);
+    expect_ticket(engine, 1, 1);
+    EXPECT_OK(troupe_engine_arrived(engine, 0, 2, 1)); /* of step 1, and rightly so */
+    EXPECT_OK(troupe_engine_begin_step(engine, 1));
+    expect_ticket(engine, 1, 2);
+    expect_ticket(engine, 1, 3);
+    EXPECT_OK(troupe_engine_arrived(engine, 0, 5, 1)); /* microbatch 1 of step 2 is empty */
+    EXPECT_ERROR(troupe_engine_begin_step(engine, 2), TROUPE_ERROR_CONTRACT,
+                 "edge vision -> llm: member 1 reports message 5 of step 2");
+    troupe_engine_destroy(engine);
 }
 
 /* Producer and consumer tied into one island by a third gang. */
@@ -200,7 +224,7 @@ static void issued_producer_counts_as_input(void) {
     make_island(&i, 2, 1);
     troupe_engine *engine = start(&i.pair.graph, 0, 8);
     EXPECT(troupe_engine_edge_is_local(engine, 0), "both ends are here");
-    troupe_engine_begin_step(engine, 0);
+    EXPECT_OK(troupe_engine_begin_step(engine, 0));
     expect_ticket(engine, 0, 0);
     expect_ticket(engine, 1, 0); /* returns the credit */
     expect_ticket(engine, 0, 1);
@@ -213,7 +237,7 @@ static void strict_edge_waits_for_the_message(void) {
     make_island(&i, 1, 1);
     i.pair.edge.strict = true;
     troupe_engine *engine = start(&i.pair.graph, 0, 8);
-    troupe_engine_begin_step(engine, 0);
+    EXPECT_OK(troupe_engine_begin_step(engine, 0));
     expect_ticket(engine, 0, 0);
     expect_nothing(engine);
     EXPECT_OK(troupe_engine_arrived(engine, 0, 0, 0));
@@ -226,7 +250,7 @@ static void look_ahead_bounds_unfinished_tickets_of_a_rank(void) {
     struct pair p;
     make_pair(&p, 3, 3);
     troupe_engine *engine = start(&p.graph, 0, 2);
-    troupe_engine_begin_step(engine, 0);
+    EXPECT_OK(troupe_engine_begin_step(engine, 0));
     expect_ticket(engine, 0, 0);
     expect_ticket(engine, 0, 1);
     expect_nothing(engine);
@@ -236,6 +260,30 @@ static void look_ahead_bounds_unfinished_tickets_of_a_rank(void) {
                      "vision forward 0 of step 0 is issued but not done on rank 0\n");
     troupe_engine_done(engine, 0, 0, 0);
     expect_ticket(engine, 0, 2);
+    troupe_engine_destroy(engine);
+}
+
+/* Gang 1 spans ranks 1 and 2; gang 0 keeps rank 1 busy. */
+static void large_gang_queues_behind_the_work_of_some_members(void) {
+    struct pair p;
+    make_pair(&p, 8, 8);
+    p.ranks[0][0] = 1;
+    p.graph.edge_count = 0;
+    troupe_engine *engine = start(&p.graph, 1, 1);
+    EXPECT_OK(troupe_engine_begin_step(engine, 0));
+    expect_ticket(engine, 0, 0); /* rank 1 is full, rank 2 is not: the gang of both gets more */
+    for (int k = 0; k < 1; k++) {
+        expect_ticket(engine, 1, k);
+    }
+    expect_nothing(engine);
+    troupe_engine_done(engine, 1, 0, 1); /* on rank 2 */
+    expect_ticket(engine, 1, 1);
+    for (int k = 1; k < TROUPE_TICKETS_OVER - 1; k++) {
+        troupe_engine_done(engine, 1, k, 1);
+        expect_ticket(engine, 1, k + 1);
+    }
+    troupe_engine_done(engine, 1, TROUPE_TICKETS_OVER - 1, 1);
+    expect_nothing(engine); /* rank 1 holds 1 + TROUPE_TICKETS_OVER */
     troupe_engine_destroy(engine);
 }
 
@@ -318,11 +366,76 @@ static void make_trainer(struct trainer *t, int slots) {
                                      .method_count = METHODS};
 }
 
+/* Forwards of the lowest method first. */
+static int pick_forward(void *state, const struct troupe_order_view *view,
+                        const struct troupe_candidate *candidates, int count) {
+    (void)state;
+    int best = 0;
+    for (int i = 1; i < count; i++) {
+        bool forward = view->graph->methods[candidates[i].method].kind == TROUPE_METHOD_FORWARD;
+        bool best_is = view->graph->methods[candidates[best].method].kind == TROUPE_METHOD_FORWARD;
+        bool lower = candidates[i].method < candidates[best].method;
+        best = (forward && !best_is) || (forward == best_is && lower) ? i : best;
+    }
+    return best;
+}
+
+/* Two gangs on one rank that has memory for three slots. */
+static void memory_is_shared_above_a_reserve_of_one_slot_each(void) {
+    struct trainer t;
+    make_trainer(&t, 4);
+    const int64_t memory[1] = {30};
+    struct troupe_gang gangs[2] = {t.gang, t.gang};
+    struct troupe_method methods[4];
+    int after[2] = {0, 2};
+    for (int g = 0; g < 2; g++) {
+        gangs[g].slot_bytes = 10;
+        gangs[g].name = g == 0 ? "llm" : "vision";
+        for (int i = 0; i < 2; i++) {
+            methods[2 * g + i] = t.methods[i];
+            methods[2 * g + i].gang = g;
+            methods[2 * g + i].firings = 3;
+        }
+        methods[2 * g + 1].after = &after[g];
+        methods[2 * g + 1].firings = 3;
+        methods[2 * g + 1].after_count = 1;
+    }
+    struct troupe_graph graph = {.rank_count = 1,
+                                 .gangs = gangs,
+                                 .gang_count = 2,
+                                 .methods = methods,
+                                 .method_count = 4,
+                                 .memory_bytes = memory};
+    const struct troupe_order_policy forwards_first = {.name = "forwards first",
+                                                       .create = troupe_order_no_state,
+                                                       .destroy = troupe_order_keep_state,
+                                                       .begin_step = troupe_order_no_plan,
+                                                       .in_flight = troupe_order_unbounded,
+                                                       .pick = pick_forward};
+    troupe_engine *engine = NULL;
+    EXPECT_OK(troupe_graph_check(&graph));
+    EXPECT_OK(troupe_engine_create(
+        &graph, &(struct troupe_engine_options){.look_ahead = 99, .order = &forwards_first},
+        &engine));
+    EXPECT_OK(troupe_engine_begin_step(engine, 0));
+    expect_ticket(engine, 0, 0);
+    expect_ticket(engine, 0, 1);
+    expect_ticket(engine, 2, 0);
+    EXPECT_EQ(troupe_engine_wait_of(engine, 0).kind, TROUPE_WAIT_FOR_MEMORY);
+    EXPECT_EQ(troupe_engine_wait_of(engine, 2).kind, TROUPE_WAIT_FOR_MEMORY);
+    expect_ticket(engine, 1, 0); /* its backward returns what the other gang may now take */
+    EXPECT_EQ(troupe_engine_wait_of(engine, 2).kind, TROUPE_WAIT_FOR_NOTHING);
+    troupe_engine_destroy(engine);
+    graph.memory_bytes = (const int64_t[]){19};
+    EXPECT_ERROR(troupe_graph_check(&graph), TROUPE_ERROR_INVALID,
+                 "rank 0 has 19 bytes for activations, but one slot of each of its gangs takes 20");
+}
+
 static void slots_bound_microbatches_in_flight(void) {
     struct trainer t;
     make_trainer(&t, 1);
     troupe_engine *engine = start(&t.graph, 0, 8);
-    troupe_engine_begin_step(engine, 0);
+    EXPECT_OK(troupe_engine_begin_step(engine, 0));
     expect_ticket(engine, FORWARD, 0);
     expect_ticket(engine, BACKWARD, 0);
     expect_ticket(engine, FORWARD, 1);
@@ -334,7 +447,7 @@ static void update_waits_for_reductions_and_they_hold_nothing_up(void) {
     make_trainer(&t, 1);
     troupe_engine *engine = start(&t.graph, 0, 1);
     for (int64_t step = 0; step < 3; step++) {
-        troupe_engine_begin_step(engine, step);
+        EXPECT_OK(troupe_engine_begin_step(engine, step));
         for (int k = 0; k < 2; k++) {
             expect_ticket(engine, FORWARD, 2 * step + k);
             troupe_engine_done(engine, FORWARD, 2 * step + k, 0);
@@ -361,7 +474,7 @@ static void explain_names_what_an_update_waits_for(void) {
     struct trainer t;
     make_trainer(&t, 2);
     troupe_engine *engine = start(&t.graph, 0, 8);
-    troupe_engine_begin_step(engine, 4);
+    EXPECT_OK(troupe_engine_begin_step(engine, 4));
     expect_ticket(engine, FORWARD, 8);
     troupe_engine_done(engine, FORWARD, 8, 0);
     expect_explained(engine, "llm forward 1 of step 4 can be issued\n"
@@ -383,7 +496,7 @@ static void reductions_do_not_run_away_from_a_slow_rank(void) {
         .rank_count = 2, .gangs = &gang, .gang_count = 1, .methods = &reduce, .method_count = 1};
     troupe_engine *engine = start(&graph, 0, 8);
     for (int64_t step = 0; step < 3; step++) {
-        troupe_engine_begin_step(engine, step);
+        EXPECT_OK(troupe_engine_begin_step(engine, step));
         if (step < TROUPE_REDUCTIONS_AHEAD) {
             expect_ticket(engine, 0, step);
             troupe_engine_done(engine, 0, step, 0);
@@ -405,7 +518,7 @@ static void steady_state_allocates_nothing(void) {
     troupe_memory_set_steady(true);
     struct troupe_ticket ticket;
     for (int64_t step = 0; step < 10; step++) {
-        troupe_engine_begin_step(engine, step);
+        EXPECT_OK(troupe_engine_begin_step(engine, step));
         while (troupe_engine_next(engine, &ticket) == TROUPE_OK) {
             troupe_engine_done(engine, ticket.method, ticket.firing, 0);
         }
@@ -421,10 +534,13 @@ int main(void) {
     TEST(credits_bound_what_a_producer_may_send);
     TEST(input_counts_when_all_members_have_it);
     TEST(messages_that_cannot_be_are_refused);
+    TEST(early_message_to_one_who_receives_nothing_is_refused);
     TEST(empty_message_needs_neither_arrival_nor_credit);
     TEST(issued_producer_counts_as_input);
     TEST(strict_edge_waits_for_the_message);
     TEST(look_ahead_bounds_unfinished_tickets_of_a_rank);
+    TEST(large_gang_queues_behind_the_work_of_some_members);
+    TEST(memory_is_shared_above_a_reserve_of_one_slot_each);
     TEST(actors_without_steps_hand_a_token_on_for_ever);
     TEST(slots_bound_microbatches_in_flight);
     TEST(update_waits_for_reductions_and_they_hold_nothing_up);

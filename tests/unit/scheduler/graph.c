@@ -117,12 +117,35 @@ static void bad_edges_are_named(void) {
 static void cycle_without_initial_message_is_named(void) {
     EXPECT_BAD((f.edges[0].from = BACKWARD_1, f.edges[0].to = FORWARD_0,
                 f.edges[1].from = BACKWARD_0, f.edges[1].to = FORWARD_1),
-               "waits for itself through");
+               "which waits for input llm -> vision of vision backward_input 0, which waits for "
+               "vision forward 0");
 }
 
 /* The collective of order 7 needs both backwards; an edge from its update back cannot be. */
 static void reductions_of_one_order_complete_together(void) {
-    EXPECT_BAD((f.edges[0].from = UPDATE_0, f.edges[0].to = REDUCE_1), "waits for itself through");
+    EXPECT_BAD((f.edges[0].from = UPDATE_0, f.edges[0].to = REDUCE_1),
+               "waits for input vision -> llm of vision update, which waits for vision reduce;");
+}
+
+/* All forwards before the first backward, with slots for fewer: a gpipe without memory. */
+static void too_few_slots_are_named(void) {
+    EXPECT_BAD(
+        (f.after_reduce[1][0] = FORWARD_1, f.after_forward[1][0] = UPDATE_1, f.gangs[1].slots = 3),
+        "waits for one of 3 activation slots that llm backward_input 0 returns");
+}
+
+/* A consumer that begins when all is there, and an edge that does not hold all. */
+static void too_few_credits_are_named(void) {
+    EXPECT_BAD((f.after_reduce[1][0] = FORWARD_1, f.after_forward[1][0] = UPDATE_1,
+                f.gangs[1].slots = 4, f.edges[1].from = FORWARD_1, f.edges[1].to = BACKWARD_1,
+                f.edges[1].credits = 2, f.edges[1].name = "kept"),
+               "waits for one of the 2 credits of kept that llm backward_input 1 returns");
+}
+
+static void memory_below_the_reserve_is_named(void) {
+    const int64_t memory[4] = {100, 100, 100, 9};
+    EXPECT_BAD((f.gangs[1].slot_bytes = 10, f.graph.memory_bytes = memory),
+               "rank 3 has 9 bytes for activations, but one slot of each of its gangs takes 10");
 }
 
 static void two_reductions_of_one_order_on_a_rank_are_named(void) {
@@ -147,7 +170,8 @@ static void cycle_with_initial_message_passes(void) {
                                        .method_count = 2,
                                        .edges = edges,
                                        .edge_count = 2};
-    EXPECT_ERROR(troupe_graph_check(&graph), TROUPE_ERROR_INVALID, "hit waits for itself through");
+    EXPECT_ERROR(troupe_graph_check(&graph), TROUPE_ERROR_INVALID,
+                 "ping hit waits for input back of pong hit, which waits for input there");
     edges[1].initial = 1;
     EXPECT_OK(troupe_graph_check(&graph));
 }
@@ -177,6 +201,9 @@ int main(void) {
     TEST(bad_edges_are_named);
     TEST(cycle_without_initial_message_is_named);
     TEST(reductions_of_one_order_complete_together);
+    TEST(too_few_slots_are_named);
+    TEST(too_few_credits_are_named);
+    TEST(memory_below_the_reserve_is_named);
     TEST(two_reductions_of_one_order_on_a_rank_are_named);
     TEST(cycle_with_initial_message_passes);
     TEST(islands_are_ranks_tied_by_gangs);

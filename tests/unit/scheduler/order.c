@@ -101,7 +101,7 @@ static void make_pipeline(struct pipeline *p, int stages, int microbatches, bool
                                                                        .look_ahead = look_ahead,
                                                                        .order = policy},
                                        &p->engines[r]));
-        troupe_engine_begin_step(p->engines[r], 0);
+        EXPECT_OK(troupe_engine_begin_step(p->engines[r], 0));
     }
 }
 
@@ -291,9 +291,9 @@ static void fifo_takes_the_oldest_then_the_lowest(void) {
                                           {.method = 1, .microbatch = 2, .ready = 4},
                                           {.method = 2, .microbatch = 1, .ready = 4},
                                           {.method = 3, .microbatch = 1, .ready = 4}};
-    EXPECT_EQ(fifo->pick(NULL, c, 1), 0);
-    EXPECT_EQ(fifo->pick(NULL, c, 2), 1);
-    EXPECT_EQ(fifo->pick(NULL, c, 4), 2);
+    EXPECT_EQ(fifo->pick(NULL, NULL, c, 1), 0);
+    EXPECT_EQ(fifo->pick(NULL, NULL, c, 2), 1);
+    EXPECT_EQ(fifo->pick(NULL, NULL, c, 4), 2);
 }
 
 static void one_f_one_b_breaks_ties_in_the_stated_order(void) {
@@ -301,30 +301,36 @@ static void one_f_one_b_breaks_ties_in_the_stated_order(void) {
     make_pipeline(&p, 1, 4, true, false, "1f1b", 8);
     const struct troupe_order_policy *policy = NULL;
     EXPECT_OK(troupe_order_find("1f1b", &policy));
+    struct troupe_graph_index *index = NULL;
+    void *state = NULL;
+    EXPECT_OK(troupe_graph_index_create(&p.graph, &index));
+    EXPECT_OK(policy->create(&(struct troupe_order_setting){.index = index}, &state));
     int issued[4] = {1, 0, 1, 0}; /* stage 0 of 1: it is the backward's turn */
     const struct troupe_order_view view = {.graph = &p.graph, .issued = issued};
     struct troupe_candidate c[4] = {{.method = method_of(1, FORWARD), .microbatch = 1, .ready = 1},
                                     {.method = method_of(1, BACKWARD), .ready = 2},
                                     {.method = method_of(0, FORWARD), .microbatch = 1, .ready = 3},
                                     {.method = method_of(0, BACKWARD), .ready = 4}};
-    EXPECT_EQ(policy->pick(&view, c, 4), 3);
+    EXPECT_EQ(policy->pick(state, &view, c, 4), 3);
     issued[FORWARD] = issued[BACKWARD] = 1;
-    EXPECT_EQ(policy->pick(&view, c, 3), 2);
-    EXPECT_EQ(policy->pick(&view, c, 2), 1);
-    EXPECT_EQ(policy->pick(&view, c, 1), 0);
+    EXPECT_EQ(policy->pick(state, &view, c, 3), 2);
+    EXPECT_EQ(policy->pick(state, &view, c, 2), 1);
+    EXPECT_EQ(policy->pick(state, &view, c, 1), 0);
     c[1].waits = c[2].waits = true; /* would hold the rank up: the encoder's forward fills in */
-    EXPECT_EQ(policy->pick(&view, c, 3), 0);
+    EXPECT_EQ(policy->pick(state, &view, c, 3), 0);
+    policy->destroy(state);
+    troupe_graph_index_destroy(index);
     troupe_engine_destroy(p.engines[0]);
 }
 
 static void unknown_order_lists_the_known(void) {
     const struct troupe_order_policy *policy = NULL;
     EXPECT_ERROR(troupe_order_find("lifo", &policy), TROUPE_ERROR_INVALID,
-                 "order policy \"lifo\" is not known; there are fifo, 1f1b, or the path");
+                 "order policy \"lifo\" is not known; there are fifo, 1f1b, gpipe, ");
     EXPECT_ERROR(troupe_order_find("./no-such.so", &policy), TROUPE_ERROR_INVALID,
                  "policy ./no-such.so cannot be loaded");
     EXPECT_STRING(troupe_order_builtin(1)->name, "1f1b");
-    EXPECT(troupe_order_builtin(2) == NULL && troupe_order_builtin(-1) == NULL, "two built in");
+    EXPECT(troupe_order_builtin(99) == NULL && troupe_order_builtin(-1) == NULL, "not so many");
 }
 
 static const char *policy_path;

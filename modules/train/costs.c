@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "modules/train/costs.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/check.h"
+#include "runtime/memory.h"
+
+enum { PROFILE_LINE_BYTES = 256 };
+
+/* The shard that fires a method. */
+struct shape {
+    int module;
+    int tp;
+    int64_t parameters; /* of one TP shard */
+};
+
+/* A line of a profile. */
+struct sample {
+    struct shape shape;
+    enum troupe_method_kind kind;
+    int64_t rows;
+    int64_t ns;
+};
+
+struct troupe_fleet_costs {
+    struct troupe_fleet_costs_options options;
+    const struct troupe_graph *graph;
+    struct troupe_costs table;
+    int *first; /* by method: of its microbatches in ns */
+    int64_t *ns;
+    int64_t *edge_ns; /* (edges, microbatches) */
+    int microbatches;
+    struct shape *shapes; /* by gang */
+    struct sample *samples;
+    int sample_count;
+    int32_t *lengths; /* scratch: lengths of sequences, added up */
+};
+
+/* ---- shards ---- */
+
+static troupe_status count_parameters(const struct troupe_module_plan *module,
+                                      const struct troupe_model_config *config, int stage,
+                                      int64_t *out) {
+    struct troupe_shard shard = troupe_plan_shard(module, stage, 0);
+    struct troupe_parameter_spec *specs = NULL;
+    int count = module->module_class->specs(config, &shard, NULL);
+    TROUPE_TRY(TROUPE_NEW(&specs, count));
+    module->module_class->specs(config, &shard, specs);
+    *out = 0;
+    for (int i = 0; i < count; i++) {
+        int64_t elements = specs[i].tp_dimension < 0 ? module->tp : 1;
+        for (int d = 0; d < specs[i].dimensions; d++) {
+            elements *= specs[i].shape[d];
+        }
+        *out += elements / module->tp;
+    }
+    troupe_free(specs);
+    return TROUPE_OK;
+}
+
+static const struct troupe_module_plan *module_of(const struct troupe_fleet *fleet,
+                                                  const struct troupe_gang *gang) {
+    return &fleet->plan->modules[gang->module];
+}
+
+static troupe_status shape_of(const struct troupe_fleet *fleet, const struct troupe_gang *gang,
+                              struct shape *out) {
+    const struct troupe_module_plan *module = module_of(fleet, gang);
+    *out = (struct shape){.module = gang->module, .tp = module->tp};
+    return count_parameters(module, &fleet->options.config->model, gang->stage, &out->parameters);
+}
+
+/* Rows of the microbatch that a DP shard of the module has. */
+static int64_t rows_of(const struct troupe_fleet *fleet, const struct troupe_gang *gang,
+                       int microbatch) {
+    const troupe_sample_plan *plan = fleet->options.samples;
+    struct troupe_interval part =
+        troupe_sample_plan_interval(plan, microbatch, gang->dp, module_of(fleet, gang)->dp);
+    const int64_t *sums = gang->module == TROUPE_LLM ? troupe_sample_plan_rows(plan)
+                                                     : troupe_sample_plan_image_tokens(plan);
+    return sums[part.end] - sums[part.begin];
+}
+
+/* ---- the roofline ---- */
+
+/* What the module's formula reads of a batch, without loading it: pictures of one sample count as
+ * equally large. */
+static double flops_of(troupe_fleet_costs *costs, const struct troupe_gang *gang, int microbatch) {
+    const struct troupe_fleet *fleet = costs->options.fleet;
+    const troupe_sample_plan *plan = fleet->options.samples;
+    const struct troupe_module_plan *module = module_of(fleet, gang);
+    struct troupe_interval part =
+        troupe_sample_plan_interval(plan, microbatch, gang->dp, module->dp);
+    const int64_t *rows = troupe_sample_plan_rows(plan);
+    const int64_t *tokens = troupe_sample_plan_image_tokens(plan);
+    const int64_t *images = troupe_sample_plan_images(plan);
+    const int64_t *targets = troupe_sample_plan_targets(plan);
+    int count = 0;
+    costs->lengths[0] = 0;
+    for (int64_t i = part.begin; i < part.end; i++) {
+        int64_t pieces = gang->module == TROUPE_LLM ? 1 : images[i + 1] - images[i];
+        int64_t length =
+            gang->module == TROUPE_LLM ? rows[i + 1] - rows[i] : tokens[i + 1] - tokens[i];
+        for (int64_t k = 0; k < pieces; k++, count++) {
+            costs->lengths[count + 1] = costs->lengths[count] + (int32_t)(length / pieces);
+        }
+    }
+    struct troupe_language_batch language = {.samples = part.end - part.begin,
+                                             .rows = rows[part.end] - rows[part.begin],
+                                             .image_tokens = tokens[part.end] - tokens[part.begin],
+                                             .cu_len = costs->lengths,
+                                             .targets_count =
+                                                 targets[part.end] - targets[part.begin]};
+    struct troupe_vision_batch vision = {.images = images[part.end] - images[part.begin],
+                                         .patches = tokens[part.end] - tokens[part.begin],
+                                         .cu_len = costs->lengths};
+    struct troupe_module_task task = {.vision = &vision, .language = &language};
+    struct troupe_shard shard = troupe_plan_shard(module, gang->stage, 0);
+    return module->module_class->flops(&fleet->options.config->model, &shard, &task);
+}
+
+/* The all-reduces of TP in one direction. */
+static int64_t tp_ns(const troupe_fleet_costs *costs, const struct troupe_gang *gang,
+                     int64_t rows) {
+    enum { PER_LAYER = 2 };
+    const struct troupe_fleet *fleet = costs->options.fleet;
+    const struct troupe_module_plan *module = module_of(fleet, gang);
+    struct troupe_shard shard = troupe_plan_shard(module, gang->stage, 0);
+    int64_t columns = gang->module == TROUPE_VISION ? fleet->options.config->model.vision.hidden
+                                                    : fleet->options.config->model.llm.hidden;
+    return PER_LAYER * (shard.layer_end - shard.layer_begin) *
+           troupe_cluster_collective_ns(costs->options.cluster, TROUPE_COLLECTIVE_ALL_REDUCE,
+                                        gang->ranks, gang->rank_count,
+                                        rows * columns * (int64_t)sizeof(float));
+}
+
+static troupe_status reduction_ns(const troupe_fleet_costs *costs, const struct troupe_gang *gang,
+                                  int64_t *out) {
+    const struct troupe_module_plan *module = module_of(costs->options.fleet, gang);
+    const struct shape *shape = &costs->shapes[gang - costs->graph->gangs];
+    int *ranks = NULL;
+    TROUPE_TRY(TROUPE_NEW(&ranks, module->dp));
+    int count = troupe_plan_dp_ranks(module, gang->stage, 0, ranks);
+    *out = troupe_cluster_collective_ns(costs->options.cluster, TROUPE_COLLECTIVE_ALL_REDUCE, ranks,
+                                        count, shape->parameters * (int64_t)sizeof(float));
+    troupe_free(ranks);
+    return TROUPE_OK;
+}
+
+static troupe_status roofline_ns(troupe_fleet_costs *costs, const struct troupe_method *method,
+                                 int microbatch, int64_t *out) {
+    const struct troupe_gang *gang = &costs->graph->gangs[method->gang];
+    const struct shape *shape = &costs->shapes[method->gang];
+    if (method->kind == TROUPE_METHOD_REDUCE) {
+        return reduction_ns(costs, gang, out);
+    }
+    int64_t rows = rows_of(costs->options.fleet, gang, microbatch);
+    struct troupe_work work = {.flops = flops_of(costs, gang, microbatch) / shape->tp,
+                               .bytes = (double)shape->parameters * sizeof(float),
+                               .rows = (double)rows};
+    *out = rows == 0 ? 0 : troupe_cluster_compute_ns(costs->options.cluster, &work);
+    if (method->kind != TROUPE_METHOD_BACKWARD_WEIGHT) {
+        *out += tp_ns(costs, gang, rows);
+    }
+    return TROUPE_OK;
+}
+
+/* ---- profiles ---- */
+
+static const struct {
+    const char *name;
+    enum troupe_method_kind kind;
+} kinds[] = {{"forward", TROUPE_METHOD_FORWARD},
+             {"backward_input", TROUPE_METHOD_BACKWARD_INPUT},
+             {"backward_weight", TROUPE_METHOD_BACKWARD_WEIGHT},
+             {"reduce", TROUPE_METHOD_REDUCE},
+             {"update", TROUPE_METHOD_UPDATE}};
+
+static const char *kind_name(enum troupe_method_kind kind) {
+    for (size_t i = 0; i < TROUPE_COUNT_OF(kinds); i++) {
+        if (kinds[i].kind == kind) {
+            return kinds[i].name;
+        }
+    }
+    return NULL;
+}
+
+void troupe_profile_write(FILE *file, const struct troupe_fleet *fleet,
+                          const struct troupe_schedule *schedule) {
+    for (int i = 0; i < schedule->task_count; i++) {
+        const struct troupe_task *task = &schedule->tasks[i];
+        const struct troupe_method *method = &schedule->graph->methods[task->method];
+        const struct troupe_gang *gang = &schedule->graph->gangs[method->gang];
+        const char *kind = kind_name(method->kind);
+        struct shape shape;
+        if (kind != NULL && shape_of(fleet, gang, &shape) == TROUPE_OK) {
+            int64_t rows = method->firings > 1 ? rows_of(fleet, gang, task->microbatch) : 0;
+            fprintf(file, "%s tp %d parameters %" PRId64 " %s rows %" PRId64 " ns %" PRId64 "\n",
+                    module_of(fleet, gang)->module_class->name, shape.tp, shape.parameters, kind,
+                    rows, task->end_ns - task->begin_ns);
+        }
+    }
+}
+
+static troupe_status read_sample(const char *line, struct sample *out) {
+    char module[32], kind[32];
+    *out = (struct sample){.shape = {.module = -1}};
+    int fields = sscanf(line, "%31s tp %d parameters %" SCNd64 " %31s rows %" SCNd64 " ns %" SCNd64,
+                        module, &out->shape.tp, &out->shape.parameters, kind, &out->rows, &out->ns);
+    bool known = false;
+    for (int i = 0; fields == 6 && i < TROUPE_CONFIG_MODULES; i++) {
+        if (strcmp(troupe_module_classes()[i]->name, module) == 0) {
+            out->shape.module = i;
+        }
+    }
+    for (size_t i = 0; fields == 6 && i < TROUPE_COUNT_OF(kinds); i++) {
+        if (strcmp(kinds[i].name, kind) == 0) {
+            out->kind = kinds[i].kind;
+            known = true;
+        }
+    }
+    if (!known || out->shape.module < 0 || out->ns < 0) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "\"%.60s\" is not a line of a profile, \"llm tp 1 parameters 9 forward "
+                           "rows 9 ns 9\"",
+                           line);
+    }
+    return TROUPE_OK;
+}
+
+static int compare_shapes(const struct sample *a, const struct sample *b) {
+    const int64_t x[] = {a->shape.module, a->shape.tp, a->shape.parameters, a->kind};
+    const int64_t y[] = {b->shape.module, b->shape.tp, b->shape.parameters, b->kind};
+    for (size_t i = 0; i < TROUPE_COUNT_OF(x); i++) {
+        if (x[i] != y[i]) {
+            return x[i] < y[i] ? -1 : 1;
+        }
+    }
+    return 0;
+}
+
+static int compare_samples(const void *a, const void *b) {
+    const struct sample *x = a, *y = b;
+    int shapes = compare_shapes(x, y);
+    if (shapes != 0) {
+        return shapes;
+    }
+    if (x->rows != y->rows) {
+        return x->rows < y->rows ? -1 : 1;
+    }
+    return (x->ns > y->ns) - (x->ns < y->ns);
+}
+
+/* Of samples of the same shape, kind and rows the median stays. */
+static void keep_medians(troupe_fleet_costs *costs) {
+    int kept = 0;
+    qsort(costs->samples, (size_t)costs->sample_count, sizeof *costs->samples, compare_samples);
+    for (int begin = 0, end = 0; begin < costs->sample_count; begin = end) {
+        while (end < costs->sample_count &&
+               compare_shapes(&costs->samples[begin], &costs->samples[end]) == 0 &&
+               costs->samples[begin].rows == costs->samples[end].rows) {
+            end++;
+        }
+        costs->samples[kept++] = costs->samples[begin + (end - begin) / 2];
+    }
+    costs->sample_count = kept;
+}
+
+static troupe_status read_samples(FILE *file, const char *path, troupe_fleet_costs *costs) {
+    char line[PROFILE_LINE_BYTES];
+    for (int number = 1; fgets(line, sizeof line, file) != NULL; number++) {
+        if (line[0] == '#' || line[0] == '\n') {
+            continue;
+        }
+        if (costs->samples == NULL) {
+            costs->sample_count++; /* the first time through they are counted */
+            continue;
+        }
+        troupe_status status = read_sample(line, &costs->samples[costs->sample_count++]);
+        if (status != TROUPE_OK) {
+            return troupe_fail_in(status, "%s:%d", path, number);
+        }
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status read_profile(troupe_fleet_costs *costs) {
+    const char *path = costs->options.profile;
+    FILE *file = fopen(path, "r");
+    if (file == NULL) {
+        return troupe_fail(TROUPE_ERROR_IO, "%s: %s", path, strerror(errno));
+    }
+    troupe_status status = read_samples(file, path, costs);
+    if (status == TROUPE_OK) {
+        status = TROUPE_NEW(&costs->samples, costs->sample_count);
+    }
+    if (status == TROUPE_OK) {
+        rewind(file);
+        costs->sample_count = 0;
+        status = read_samples(file, path, costs);
+    }
+    fclose(file);
+    keep_medians(costs);
+    return status;
+}
+
+/* samples[0 .. count) have the task's shape and kind, by ascending rows. */
+static int64_t interpolate(const struct sample *samples, int count, int64_t rows) {
+    const struct sample *last = &samples[count - 1];
+    if (rows <= samples[0].rows || count == 1) {
+        return samples[0].rows == 0 ? samples[0].ns : samples[0].ns * rows / samples[0].rows;
+    }
+    for (int i = 1; i < count; i++) {
+        const struct sample *a = &samples[i - 1], *b = &samples[i];
+        if (rows <= b->rows) {
+            return a->ns + (b->ns - a->ns) * (rows - a->rows) / (b->rows - a->rows);
+        }
+    }
+    return last->ns * rows / last->rows;
+}
+
+static troupe_status profile_ns(const troupe_fleet_costs *costs, const struct troupe_method *method,
+                                int microbatch, int64_t *out) {
+    const struct troupe_gang *gang = &costs->graph->gangs[method->gang];
+    const struct sample wanted = {.shape = costs->shapes[method->gang], .kind = method->kind};
+    int64_t rows = method->firings > 1 ? rows_of(costs->options.fleet, gang, microbatch) : 0;
+    int begin = 0, end = 0;
+    while (begin < costs->sample_count && compare_shapes(&costs->samples[begin], &wanted) != 0) {
+        begin++;
+    }
+    for (end = begin;
+         end < costs->sample_count && compare_shapes(&costs->samples[end], &wanted) == 0; end++) {
+    }
+    if (begin == end) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "%s has no %s of %s with tp %d and %" PRId64
+                           " parameters; run `troupe profile` with this placement, or leave "
+                           "--profile out for a roofline",
+                           costs->options.profile, method->name, gang->name, wanted.shape.tp,
+                           wanted.shape.parameters);
+    }
+    *out = interpolate(costs->samples + begin, end - begin, rows);
+    return TROUPE_OK;
+}
+
+/* ---- the table ---- */
+
+static int64_t task_ns(void *arg, int method, int64_t step, int microbatch) {
+    const troupe_fleet_costs *costs = arg;
+    (void)step;
+    return costs->ns[costs->first[method] + microbatch];
+}
+
+static int64_t edge_ns(void *arg, int edge, int64_t step, int microbatch) {
+    const troupe_fleet_costs *costs = arg;
+    (void)step;
+    return costs->edge_ns[edge * costs->microbatches + microbatch];
+}
+
+/* Until the last member has it, with the links to itself. */
+static int64_t message_ns(const troupe_fleet_costs *costs, int edge, int microbatch) {
+    const struct troupe_graph *graph = costs->graph;
+    const struct troupe_gang *from = &graph->gangs[graph->methods[graph->edges[edge].from].gang];
+    const struct troupe_gang *to = &graph->gangs[graph->methods[graph->edges[edge].to].gang];
+    uint64_t receivers = troupe_forecast_receivers(costs->options.forecast, edge, 0, microbatch);
+    int64_t longest = 0;
+    for (int k = 0; k < to->rank_count; k++) {
+        int64_t bytes = troupe_forecast_bytes(costs->options.forecast, edge, 0, microbatch, k);
+        int64_t ns = troupe_cluster_transfer_ns(
+            costs->options.cluster, from->ranks[k % from->rank_count], to->ranks[k], bytes);
+        longest = (receivers >> k & 1) != 0 && ns > longest ? ns : longest;
+    }
+    return longest;
+}
+
+troupe_status troupe_fleet_costs_step(troupe_fleet_costs *costs) {
+    const struct troupe_graph *graph = costs->graph;
+    for (int m = 0; m < graph->method_count; m++) {
+        for (int k = 0; k < graph->methods[m].firings; k++) {
+            int64_t *out = &costs->ns[costs->first[m] + k];
+            TROUPE_TRY(costs->options.profile != NULL
+                           ? profile_ns(costs, &graph->methods[m], k, out)
+                           : roofline_ns(costs, &graph->methods[m], k, out));
+        }
+    }
+    for (int e = 0; e < graph->edge_count; e++) {
+        for (int k = 0; k < graph->methods[graph->edges[e].to].firings; k++) {
+            costs->edge_ns[e * costs->microbatches + k] = message_ns(costs, e, k);
+        }
+    }
+    return TROUPE_OK;
+}
+
+const struct troupe_costs *troupe_fleet_costs_table(const troupe_fleet_costs *costs) {
+    return &costs->table;
+}
+
+/* ---- life ---- */
+
+static troupe_status make(troupe_fleet_costs *costs) {
+    const struct troupe_fleet *fleet = costs->options.fleet;
+    const struct troupe_graph *graph = NULL;
+    TROUPE_TRY(troupe_runtime_graph(fleet->runtime, &graph));
+    costs->graph = graph;
+    costs->microbatches = fleet->options.config->train.microbatches;
+    costs->table = (struct troupe_costs){.task_ns = task_ns, .edge_ns = edge_ns, .arg = costs};
+    TROUPE_TRY(TROUPE_NEW(&costs->first, graph->method_count + 1));
+    for (int m = 0; m < graph->method_count; m++) {
+        costs->first[m + 1] = costs->first[m] + graph->methods[m].firings;
+    }
+    TROUPE_TRY(TROUPE_NEW(&costs->ns, costs->first[graph->method_count]));
+    TROUPE_TRY(TROUPE_NEW(&costs->edge_ns, graph->edge_count * costs->microbatches));
+    TROUPE_TRY(TROUPE_NEW(&costs->shapes, graph->gang_count));
+    for (int g = 0; g < graph->gang_count; g++) {
+        TROUPE_TRY(shape_of(fleet, &graph->gangs[g], &costs->shapes[g]));
+    }
+    struct troupe_batch_bounds bounds = troupe_sample_plan_bounds(fleet->options.samples, 1);
+    TROUPE_TRY(TROUPE_NEW(&costs->lengths, bounds.samples + bounds.images + 1));
+    return costs->options.profile != NULL ? read_profile(costs) : TROUPE_OK;
+}
+
+troupe_status troupe_fleet_costs_create(const struct troupe_fleet_costs_options *options,
+                                        troupe_fleet_costs **out) {
+    troupe_fleet_costs *costs = NULL;
+    TROUPE_TRY(TROUPE_NEW(&costs, 1));
+    costs->options = *options;
+    troupe_status status = make(costs);
+    if (status != TROUPE_OK) {
+        troupe_fleet_costs_destroy(costs);
+        return status;
+    }
+    *out = costs;
+    return TROUPE_OK;
+}
+
+void troupe_fleet_costs_destroy(troupe_fleet_costs *costs) {
+    if (costs != NULL) {
+        troupe_free(costs->first);
+        troupe_free(costs->ns);
+        troupe_free(costs->edge_ns);
+        troupe_free(costs->shapes);
+        troupe_free(costs->samples);
+        troupe_free(costs->lengths);
+        troupe_free(costs);
+    }
+}
