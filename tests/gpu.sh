@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds and runs every test that needs a GPU, on a machine that has one (elsewhere they are skipped).
 # Installs nothing. Needs nvcc with cuBLASLt, CMake, Ninja, pkg-config, and the libraries of `runtime`
-# and `modules/kernels`: hwloc, Concurrency Kit, OpenBLAS. Where those are not installed, unpack their
+# and `modules/kernels`: hwloc and Concurrency Kit. Where those are not installed, unpack their
 # packages (`dpkg -x x.deb folder`) and say TROUPE_PREFIX=folder. The last lines are CTest's summary.
 # usage: tests/gpu.sh [build-folder]
 set -euo pipefail

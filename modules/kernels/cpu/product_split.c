@@ -4,13 +4,17 @@
  * bfloat16: its leading 8 bits, the next 8 and the last 8. Of the nine products of such sums six
  * are formed; what is left out is below 2^-25 of the product, less than rounding it to float32
  * (Henry, Tang and Heinecke, 2019). Sums are float32. So results are as exact as those of float32
- * multiply-adds, at twice their speed: the unit does sixteen times as many, of which six are spent.
+ * multiply-adds: the unit does sixteen times as many as the vector units, of which six are spent.
+ *
+ * Measured on one core at some 700 x 256 x 256: 240 to 270 GFLOP/s, beside 165 to 175 of product.c;
+ * with two busy cores that share their clock with others, 170 a core.
  *
  * A tile is 16 rows of 16 pairs; a pair is steps p and p + 16 of k. In a tile of a the rows are
  * rows of a and the pairs go along k; in a tile of b the rows go along k and the pairs along the
  * columns. GROUP rows of a times GROUP columns of b are four tiles of c.
  */
 #include "modules/kernels/cpu/product_internal.h"
+#include "runtime/check.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512F__)
 
@@ -198,7 +202,8 @@ void product_split_multiply(const struct product *product, void *scratch) {
     _tile_release();
 }
 
-/* The kernel keeps the unit's large registers only for processes that ask for them. */
+/* The operating system keeps the unit's large registers only for processes that ask for them.
+ * Written once. */
 static bool permitted;
 
 static void ask(void) {
@@ -221,6 +226,7 @@ bool product_split_works(void) {
 void product_split_multiply(const struct product *product, void *scratch) {
     (void)product;
     (void)scratch;
+    TROUPE_ASSERT(false, "no matrix unit");
 }
 
 #endif
