@@ -14,8 +14,11 @@ enum {
     COLUMNS = 8 * PRODUCT_PANEL,
     COLUMNS_TURNED = COLUMNS / 2, /* where b is transposed */
     ROWS = 2048,
-    ROWS_TURNED = 16 * PRODUCT_ROWS, /* where a is transposed */
+    ROWS_TURNED = 16 * PRODUCT_ROWS,  /* where a is transposed */
+    PACKED = COLUMNS * PRODUCT_DEPTH, /* floats of a packed b */
 };
+_Static_assert(PRODUCT_SPLIT_DEPTH *COLUMNS * 6 <= PACKED * sizeof(float),
+               "the matrix unit's parts, 6 bytes a number, fit as well");
 
 struct call {
     const struct troupe_matmul *op;
@@ -42,7 +45,8 @@ static struct grid blocks(const struct call *call) {
     const struct troupe_matmul *op = call->op;
     const struct troupe_matmul_sizes *size = &call->size;
     bool tall = op->transpose_b && !op->transpose_a && !call->split && size->n > PRODUCT_PANEL;
-    int64_t down = ceil_div(max_of(size->m, 1), op->transpose_a ? ROWS_TURNED : ROWS);
+    int64_t down =
+        ceil_div(max_of(size->m, 1), op->transpose_a && !call->split ? ROWS_TURNED : ROWS);
     int64_t across = ceil_div(max_of(size->n, 1), tall ? COLUMNS_TURNED : COLUMNS);
     if (down * across % 2 != 0) {
         *(tall ? &across : &down) += 1;
@@ -78,8 +82,7 @@ static void matmul_block(const void *arg, const struct block *b) {
         block_without_product(op, b);
         return;
     }
-    /* of the vector product, or 6 bytes a number of the matrix unit's shorter piece */
-    _Alignas(64) float packed[COLUMNS * PRODUCT_DEPTH];
+    _Alignas(64) float packed[PACKED];
     int64_t depth = call->depth;
     for (int64_t k = 0; k < call->size.k; k += depth) {
         struct product product = {.m = b->row_end - b->row,
