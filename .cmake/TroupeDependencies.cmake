@@ -28,8 +28,6 @@ if(NOT TROUPE_CUDA STREQUAL "OFF")
 endif()
 troupe_optional(CUDA "${CUDA_FOUND}")
 
-# modules/kernels
-pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
 if(TROUPE_KERNELS_ONLY)
   return()
 endif()

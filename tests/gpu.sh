@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Builds and runs every test that needs a GPU, on a machine that has one (elsewhere they are skipped).
-# Installs nothing. Needs nvcc with cuBLASLt, CMake, Ninja, pkg-config, hwloc, Concurrency Kit, OpenBLAS
-# and cJSON; takes MPI, NCCL (also of a Python package), libyaml, libfabric, and the image and tar
+# Installs nothing. Needs nvcc with cuBLASLt, CMake, Ninja, pkg-config, hwloc, Concurrency Kit and
+# cJSON; takes MPI, NCCL (also of a Python package), libyaml, libfabric, and the image and tar
 # libraries where they are. What is not installed may be unpacked (`dpkg -x x.deb folder`): say
 # TROUPE_PREFIX=folder. Takes at most 8 minutes; the last lines are CTest's summary.
 # usage: tests/gpu.sh [build-folder]

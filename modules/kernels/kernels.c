@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "modules/kernels/kernels.h"
 
-#include <cblas.h>
-#include <pthread.h>
-
 #include "modules/kernels/shape_internal.h"
 #include "runtime/check.h"
 
@@ -16,14 +13,7 @@ static const struct troupe_kernels *const tables[] = {
 #endif
 };
 
-/* Threads are the workers' business; the BLAS computes one tile in one thread. */
-static void make_blas_serial(void) {
-    openblas_set_num_threads(1);
-}
-
 const struct troupe_kernels *troupe_kernels_for(enum troupe_device_kind kind) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, make_blas_serial);
     return (size_t)kind < TROUPE_COUNT_OF(tables) ? tables[kind] : NULL;
 }
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* No thread of Troupe allocates while it trains: this program is linked with wrapped malloc,
  * calloc, realloc, aligned_alloc and posix_memalign, which count the calls of everything linked
- * into it (what OpenBLAS does inside its own library is not seen). Loopback ranks take two steps to
- * settle, then ten in which nobody may call. */
+ * into it. Loopback ranks take two steps to settle, then ten in which nobody may call. */
 #include <stdatomic.h>
 
 #include "runtime/memory.h"

@@ -61,6 +61,39 @@ static void many_tiles_match_the_reference(void) {
     check_matmul(257, 130, 300, &(struct variant){.transpose_a = true, .accumulate = true});
 }
 
+/* Large enough for the matrix unit where there is one, deep enough for several pieces of k. */
+static void large_products_match_the_reference(void) {
+    for (int i = 0; i < 16; i++) {
+        struct variant v = {i & 1, i & 2, i & 4, i & 8, i & 4 ? 0.5f : 0.0f};
+        check_matmul(64 + 13 * i, 197 - 7 * i, 65 + 41 * i, &v);
+        check_matmul(31, 197, 1100, &v); /* too few rows for the unit */
+    }
+}
+
+/* Each of them alone, with the payload that rounding could carry into a zero. */
+static void what_is_not_finite_stays_so(void) {
+    enum { SIZE = 70 };
+    static float x[SIZE * SIZE], y[SIZE * SIZE], z[SIZE * SIZE];
+    const uint32_t payload = 0x7fffffff;
+    const float bad[] = {INFINITY, -INFINITY, NAN, 0};
+    for (int i = 0; i < 4; i++) {
+        for (int e = 0; e < SIZE * SIZE; e++) {
+            x[e] = y[e] = 1.0f;
+        }
+        x[3 * SIZE + 5] = bad[i];
+        if (i == 3) {
+            memcpy(&x[3 * SIZE + 5], &payload, sizeof(payload));
+        }
+        struct troupe_matmul op = {.a = {x, SIZE, SIZE, SIZE, TROUPE_FLOAT32},
+                                   .b = {y, SIZE, SIZE, SIZE, TROUPE_FLOAT32},
+                                   .c = {z, SIZE, SIZE, SIZE, TROUPE_FLOAT32}};
+        EXPECT_OK(troupe_kernels_for(TROUPE_DEVICE_CPU)->matmul(NULL, &op));
+        for (int e = 0; e < SIZE * SIZE; e++) {
+            EXPECT(!isfinite(z[e]) == (e / SIZE == 3), "case %d: element %d is %g", i, e, z[e]);
+        }
+    }
+}
+
 static void empty_products_are_zero_or_bias(void) {
     for (int i = 0; i < 4; i++) {
         struct variant v = {.transpose_a = true, .bias = i & 1, .accumulate = i & 2};
@@ -128,6 +161,8 @@ int main(int argc, char **argv) {
     seed = kernel_test_begin(argc, argv);
     TEST(all_variants_match_the_reference);
     TEST(many_tiles_match_the_reference);
+    TEST(large_products_match_the_reference);
+    TEST_ON_CPU(what_is_not_finite_stays_so);
     TEST(empty_products_are_zero_or_bias);
     TEST(bias_and_column_sum_match_the_reference);
     TEST_ON_CPU(other_dtypes_are_refused);

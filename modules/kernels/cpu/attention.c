@@ -15,7 +15,7 @@
 #include "modules/kernels/cpu/product_internal.h"
 
 enum {
-    LANE = PRODUCT_LANE,
+    LANE = VECTOR_LANE,
     QUERY_TILE = 24, /* whole strips of a product */
     KEY_TILE = 240,  /* of which this is a multiple, as it is of whole vectors */
     TILE_STRIDE = KEY_TILE + LANE,

@@ -14,12 +14,17 @@ enum {
     COLUMNS = 8 * PRODUCT_PANEL,
     COLUMNS_TURNED = COLUMNS / 2, /* where b is transposed */
     ROWS = 2048,
-    ROWS_TURNED = 16 * PRODUCT_ROWS, /* where a is transposed */
+    ROWS_TURNED = 16 * PRODUCT_ROWS,  /* where a is transposed */
+    PACKED = COLUMNS * PRODUCT_DEPTH, /* floats of a packed b */
 };
+_Static_assert(PRODUCT_SPLIT_DEPTH *COLUMNS * 6 <= PACKED * sizeof(float),
+               "the matrix unit's parts, 6 bytes a number, fit as well");
 
 struct call {
     const struct troupe_matmul *op;
     struct troupe_matmul_sizes size;
+    bool split;    /* done by the matrix unit */
+    int64_t depth; /* steps of k in a piece */
 };
 
 /* Length of near-equal pieces of `total`, rounded up to whole units. */
@@ -27,16 +32,27 @@ static int64_t piece(int64_t total, int64_t count, int64_t unit) {
     return ceil_div(ceil_div(max_of(total, 1), count), unit) * unit;
 }
 
+/* Whether tiles of the matrix unit are full enough to be faster. */
+static bool worth_splitting(const struct troupe_matmul_sizes *size) {
+    enum { LEAST = 2 * PRODUCT_SPLIT_SIDE };
+    return size->m >= LEAST && size->n >= LEAST && size->k >= LEAST && product_split_works();
+}
+
 /* What is transposed is packed: a transposed b once if blocks span all rows, a transposed a once if
- * they span all columns. An even number of blocks keeps two workers equally busy. */
-static struct grid blocks(const struct troupe_matmul *op, const struct troupe_matmul_sizes *size) {
-    bool tall = op->transpose_b && !op->transpose_a && size->n > PRODUCT_PANEL;
-    int64_t down = ceil_div(max_of(size->m, 1), op->transpose_a ? ROWS_TURNED : ROWS);
+ * they span all columns. The matrix unit has all packed. An even number of blocks keeps two workers
+ * equally busy. */
+static struct grid blocks(const struct call *call) {
+    const struct troupe_matmul *op = call->op;
+    const struct troupe_matmul_sizes *size = &call->size;
+    bool tall = op->transpose_b && !op->transpose_a && !call->split && size->n > PRODUCT_PANEL;
+    int64_t down =
+        ceil_div(max_of(size->m, 1), op->transpose_a && !call->split ? ROWS_TURNED : ROWS);
     int64_t across = ceil_div(max_of(size->n, 1), tall ? COLUMNS_TURNED : COLUMNS);
     if (down * across % 2 != 0) {
         *(tall ? &across : &down) += 1;
     }
-    return (struct grid){size->m, size->n, piece(size->m, down, PRODUCT_ROWS),
+    return (struct grid){size->m, size->n,
+                         piece(size->m, down, call->split ? PRODUCT_SPLIT_SIDE : PRODUCT_ROWS),
                          piece(size->n, across, PRODUCT_PANEL)};
 }
 
@@ -66,8 +82,8 @@ static void matmul_block(const void *arg, const struct block *b) {
         block_without_product(op, b);
         return;
     }
-    _Alignas(64) float packed[COLUMNS * PRODUCT_DEPTH];
-    int64_t depth = piece(call->size.k, ceil_div(call->size.k, PRODUCT_DEPTH), 1);
+    _Alignas(64) float packed[PACKED];
+    int64_t depth = call->depth;
     for (int64_t k = 0; k < call->size.k; k += depth) {
         struct product product = {.m = b->row_end - b->row,
                                   .n = b->columns,
@@ -80,16 +96,24 @@ static void matmul_block(const void *arg, const struct block *b) {
         if (tensor_given(&op->bias) && k == 0) {
             product.bias = row_of(&op->bias, 0) + b->column;
         }
-        product.b = product_right(part_of(&op->b, op->transpose_b, k, b->column), product.k,
-                                  product.n, packed);
-        product_multiply(&product);
+        struct operand right = part_of(&op->b, op->transpose_b, k, b->column);
+        if (call->split) {
+            product.b.b = right;
+            product_split_multiply(&product, packed);
+        } else {
+            product.b = product_right(right, product.k, product.n, packed);
+            product_multiply(&product);
+        }
     }
 }
 
 troupe_status troupe_cpu_matmul(troupe_stream *stream, const struct troupe_matmul *op) {
     struct call call = {.op = op};
     TROUPE_TRY(troupe_shape_matmul(op, &call.size));
-    struct grid grid = blocks(op, &call.size);
+    call.split = worth_splitting(&call.size);
+    int64_t pieces = ceil_div(call.size.k, call.split ? PRODUCT_SPLIT_DEPTH : PRODUCT_DEPTH);
+    call.depth = piece(call.size.k, max_of(pieces, 1), call.split ? PRODUCT_SPLIT_SIDE : 1);
+    struct grid grid = blocks(&call);
     troupe_cpu_for_blocks(stream, &grid, matmul_block, &call);
     return TROUPE_OK;
 }

@@ -12,16 +12,8 @@
 
 #include <string.h>
 
-typedef float vector __attribute__((vector_size(PRODUCT_LANE * sizeof(float))));
-typedef int32_t indices __attribute__((vector_size(PRODUCT_LANE * sizeof(int32_t))));
-/* A vector anywhere in memory. */
-typedef float unaligned __attribute__((vector_size(PRODUCT_LANE * sizeof(float)), aligned(4)));
-
-enum { LANE = PRODUCT_LANE, ROWS = PRODUCT_ROWS, PANEL = PRODUCT_PANEL };
+enum { LANE = VECTOR_LANE, ROWS = PRODUCT_ROWS, PANEL = PRODUCT_PANEL };
 enum { AHEAD = 8 }; /* steps: rows of b may be far apart, too far for the hardware to foresee */
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16") /* loops whose arrays live in registers */
 
 /* ROWS rows of a: element (i, p) at data[i * row + p * step]. */
 struct strip {
@@ -119,30 +111,14 @@ static void pack_columns(const struct operand *from, int64_t k, int64_t first, i
     }
 }
 
-/* LANE columns that lie as rows in memory, in steps that swap blocks of 1, 2, 4, ... numbers. */
+/* LANE columns that lie as rows in memory. */
 static void turn_square(const float *from, int64_t stride, float *to) {
     vector row[LANE];
     UNROLL
     for (int i = 0; i < LANE; i++) {
         row[i] = *(const unaligned *)(from + i * stride);
     }
-    UNROLL
-    for (int size = 1; size < LANE; size *= 2) {
-        indices even, odd; /* of the numbers of a and of b, b's from LANE on */
-        UNROLL
-        for (int j = 0; j < LANE; j++) {
-            even[j] = j & size ? LANE + j - size : j;
-            odd[j] = j & size ? LANE + j : j + size;
-        }
-        UNROLL
-        for (int i = 0; i < LANE; i++) {
-            if ((i & size) == 0) {
-                vector a = row[i], b = row[i + size];
-                row[i] = __builtin_shuffle(a, b, even);
-                row[i + size] = __builtin_shuffle(a, b, odd);
-            }
-        }
-    }
+    vector_turn(row);
     UNROLL
     for (int i = 0; i < LANE; i++) {
         *(unaligned *)(to + i * PANEL) = row[i];

@@ -18,18 +18,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* float32 in a vector register, and rows of c of which two vectors each stay in registers. */
+#include "modules/kernels/cpu/vector_internal.h"
+
+/* Rows of c of which two vectors each stay in registers. */
 #if defined(__AVX512F__)
-enum { PRODUCT_LANE = 16, PRODUCT_ROWS = 12 };
-#elif defined(__AVX__)
-enum { PRODUCT_LANE = 8, PRODUCT_ROWS = 6 };
+enum { PRODUCT_ROWS = 12 };
 #else
-enum { PRODUCT_LANE = 4, PRODUCT_ROWS = 6 };
+enum { PRODUCT_ROWS = 6 };
 #endif
 
 enum {
-    PRODUCT_PANEL = 2 * PRODUCT_LANE, /* columns of a panel of b */
-    PRODUCT_DEPTH = 512, /* largest k: PRODUCT_ROWS rows of a stay in the first cache */
+    PRODUCT_PANEL = 2 * VECTOR_LANE, /* columns of a panel of b */
+    PRODUCT_DEPTH = 512,             /* largest k: PRODUCT_ROWS rows of a stay in the first cache */
 };
 
 /* A matrix in memory: element (i, j) at data[i * stride + j], of its transpose where so marked. */
@@ -65,11 +65,19 @@ struct product {
 
 /* Columns that n columns of b take in panels. */
 static inline int64_t product_width(int64_t n) {
-    return (n + PRODUCT_LANE - 1) / PRODUCT_LANE * PRODUCT_LANE;
+    return (n + VECTOR_LANE - 1) / VECTOR_LANE * VECTOR_LANE;
 }
 
 /* b: (k, n). scratch: k * product_width(n) floats, aligned to a vector. */
 struct right product_right(struct operand b, int64_t k, int64_t n, float *scratch);
 void product_multiply(const struct product *product);
+
+/* The same on a matrix unit, where there is one. The unit takes k up to PRODUCT_SPLIT_DEPTH; its
+ * tiles are 32 rows and columns, so less than that is a waste. b is read in place or transposed
+ * (b.b; the rest of struct right is unused).
+ * scratch: 6 bytes for each number of b, extents rounded up to the side, aligned to cache lines. */
+enum { PRODUCT_SPLIT_SIDE = 32, PRODUCT_SPLIT_DEPTH = 256 };
+bool product_split_works(void);
+void product_split_multiply(const struct product *product, void *scratch);
 
 #endif
