@@ -77,7 +77,8 @@ static troupe_status write_parameter(troupe_safetensors *file,
     struct troupe_file_box box = file_box(&shard->parameters[i]);
     const float *data = data_of(shard, i, which);
     if (is_on_device(shard)) {
-        TROUPE_TRY(copy_floats(shard, host, data, troupe_parameter_elements(&shard->parameters[i])));
+        TROUPE_TRY(
+            copy_floats(shard, host, data, troupe_parameter_elements(&shard->parameters[i])));
         data = host;
     }
     return troupe_safetensors_write_box(file, &box, data);
