@@ -26,9 +26,11 @@ troupe_status troupe_job_abort(troupe_comm *comm, troupe_status status) {
     return troupe_fail(status, "%s", why);
 }
 
+/* Only the rank that failed ends the job, not one that has heard of it from that rank. */
 static troupe_status run_body(troupe_comm *comm, troupe_job_body body, void *arg) {
     troupe_status status = body(arg, comm);
-    return status == TROUPE_OK ? TROUPE_OK : troupe_job_abort(comm, status);
+    bool fails = status != TROUPE_OK && status != TROUPE_ERROR_ABORTED;
+    return fails ? troupe_job_abort(comm, status) : status;
 }
 
 /* Runs the body and closes the endpoint; what closing meets does not replace the body's sentence.
