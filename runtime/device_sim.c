@@ -418,6 +418,7 @@ const struct troupe_device_backend troupe_device_backend_sim = {
     .kind = TROUPE_DEVICE_SIM,
     .is_host = false,
     .count = sim_count,
+    .locate = troupe_device_locate_none,
     .open = sim_open,
     .close = sim_close,
     .alloc = sim_alloc,
