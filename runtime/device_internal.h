@@ -27,9 +27,9 @@ struct troupe_event {
 };
 
 /* How a process gives its memory and events to others of the machine; `native` has
- * TROUPE_SHARE_NATIVE_BYTES (runtime/device_share.h). Never called for what is the process's own.
- */
+ * TROUPE_SHARE_NATIVE_BYTES (runtime/device_share.h). */
 struct troupe_device_sharing {
+    bool imports_own; /* called for what is the process's own, too; else its address is enough */
     troupe_status (*memory_export)(troupe_device *device, void *memory, unsigned char *native);
     troupe_status (*memory_import)(troupe_device *device, const unsigned char *native, void **out);
     void (*memory_release)(troupe_device *device, void *memory);
@@ -72,6 +72,9 @@ struct troupe_device_backend {
 
 /* Of a device that is no PCI device. */
 void troupe_device_locate_none(int index, char *text, size_t bytes);
+
+/* TROUPE_ERROR_UNSUPPORTED: not with another process. */
+troupe_status troupe_device_refuse_sharing(const troupe_device *device);
 
 /* Of a device that other processes cannot reach. */
 extern const struct troupe_device_sharing troupe_device_sharing_none;

@@ -2,8 +2,7 @@
  *
  * Device memory and events that another process of this machine uses: the owner shares, which fills
  * a few plain bytes; whoever gets them opens the very same memory or event. Within one process
- * (ranks as threads) opening gives the owner's own pointer, on any kind of device; between
- * processes it is CUDA IPC.
+ * (ranks as threads) that works on any kind of device; between processes it is CUDA IPC.
  *
  *     troupe_memory_share(device, memory, &share);                     (owner, then sends `share`)
  *     troupe_memory_open(mine, &share, &memory);                       (the other)
