@@ -78,8 +78,9 @@ troupe_status troupe_event_open(troupe_device *device, const struct troupe_share
     return TROUPE_OK;
 }
 
-void troupe_event_close(const struct troupe_share *share, troupe_event *event) {
-    if (event != NULL && !is_plain(event->device, share)) {
+void troupe_event_close(const troupe_device *device, const struct troupe_share *share,
+                        troupe_event *event) {
+    if (event != NULL && !is_plain(device, share)) {
         troupe_event_destroy(event);
     }
 }

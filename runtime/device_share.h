@@ -46,7 +46,8 @@ troupe_status troupe_event_create_shared(troupe_device *device, troupe_event **o
                                          struct troupe_share *share_out);
 troupe_status troupe_event_open(troupe_device *device, const struct troupe_share *share,
                                 troupe_event **out);
-void troupe_event_close(const struct troupe_share *share, troupe_event *event);
+void troupe_event_close(const troupe_device *device, const struct troupe_share *share,
+                        troupe_event *event);
 
 #ifdef __cplusplus
 }
