@@ -472,6 +472,7 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
                                              .stall_ns = 5000000000,
                                              .checksum = !rank.shape->on_device,
                                              .serialize = rank.shape->on_device,
+                                             .host_may_wait = rank.shape->on_device,
                                              .through_host = rank.shape->through_host};
     TROUPE_TRY(init_device(comm, &rank));
     TROUPE_TRY(init_side(comm, &rank, ENCODER));
