@@ -33,6 +33,7 @@ struct shape {
     bool hands_over; /* both sides cut the rows alike, so nothing may be sent */
     bool on_device;
     bool through_host;
+    const int *hosts; /* by rank, for the route: who gets rows from another hands them on */
     uint64_t seed;
 };
 
@@ -408,6 +409,7 @@ static troupe_status build(troupe_runtime *runtime, struct rank_state *rank) {
         TROUPE_TRY(
             troupe_route_compile(&(struct troupe_route_options){.source = &rank->layout[s],
                                                                 .destination = &rank->layout[!s],
+                                                                .host_of_rank = shape->hosts,
                                                                 .element_bytes = sizeof(int32_t)},
                                  &rank->route[s]));
         TROUPE_TRY(spawn_side(runtime, rank, s, gangs[s]));
@@ -493,6 +495,7 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
 }
 
 static bool on_device, through_host; /* of all that follows */
+static const int *hosts;             /* of the next */
 
 /* Without delays, and with: each from its own seed. */
 static void run(int ranks, struct side_shape encoder, struct side_shape model, bool hands_over) {
@@ -500,6 +503,7 @@ static void run(int ranks, struct side_shape encoder, struct side_shape model, b
                           .side = {encoder, model},
                           .hands_over = hands_over,
                           .on_device = on_device,
+                          .hosts = hosts,
                           .through_host = through_host};
     static const int64_t delays[] = {0, 20000, 20000, 40000, 40000, 40000};
     uint64_t seed = test_seed();
@@ -545,6 +549,15 @@ static void columns_cut_on_either_side_are_packed(void) {
         false);
 }
 
+/* Each row enters a host once and is relayed there, in both directions. */
+static void tp3_gets_relays_from_tp2_on_another_host(void) {
+    static const int two_hosts[] = {0, 0, 1, 1, 1};
+    hosts = two_hosts;
+    run(5, (struct side_shape){2, 1, {0, 1}, false}, (struct side_shape){3, 1, {2, 3, 4}, false},
+        false);
+    hosts = NULL;
+}
+
 static void equal_layouts_on_the_same_ranks_send_nothing(void) {
     run(2, (struct side_shape){1, 2, {0, 1}, false}, (struct side_shape){1, 2, {0, 1}, false},
         true);
@@ -561,6 +574,7 @@ static void run_all(void) {
     TEST(dp4_feeds_tp2_dp2_on_the_same_ranks);
     TEST(tp2_beside_tp3_meet_in_one_order);
     TEST(columns_cut_on_either_side_are_packed);
+    TEST(tp3_gets_relays_from_tp2_on_another_host);
     TEST(equal_layouts_on_the_same_ranks_send_nothing);
     TEST(one_rank_hands_everything_over);
 }
