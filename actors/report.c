@@ -164,6 +164,10 @@ void troupe_runtime_explain(const troupe_runtime *runtime,
     for (int i = 0; i < runtime->outlet_count; i++) {
         say_output(&printer, &runtime->outlets[i]);
     }
+    for (const struct troupe_piece *p = runtime->ungranted; p != NULL; p = p->next) {
+        say(&printer, "  message %" PRId64 " of %s waits until rank %d has room for it",
+            p->sequence, runtime->edges[p->flow->edge].name, p->flow->peer);
+    }
     if (runtime->engine != NULL) {
         say(&printer, "rank %d conducts; its engine says:", runtime->rank);
         troupe_engine_explain(runtime->engine, line, arg);
@@ -222,6 +226,17 @@ static void describe_island(const struct printer *printer, const troupe_runtime 
     printer->line(printer->arg, text);
 }
 
+static void describe_flows(const struct printer *printer, const troupe_runtime *runtime) {
+    int64_t agreed = runtime->flows_agreed, refused = runtime->flows_refused;
+    if (agreed + refused > 0) {
+        say(printer,
+            "edges between devices of one machine: %" PRId64
+            " pairs of ranks by copies from device "
+            "to device, %" PRId64 " through host memory",
+            agreed, refused);
+    }
+}
+
 void troupe_runtime_describe(const troupe_runtime *runtime,
                              void (*line)(void *arg, const char *text), void *arg) {
     const struct printer printer = {line, arg};
@@ -230,4 +245,5 @@ void troupe_runtime_describe(const troupe_runtime *runtime,
             describe_island(&printer, runtime, r);
         }
     }
+    describe_flows(&printer, runtime);
 }

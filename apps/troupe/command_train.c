@@ -300,6 +300,7 @@ static int run(int argc, char **argv) {
     signal(SIGUSR1, on_report_signal);
     status = launch(&(struct launch_options){.ranks = job.ranks,
                                              .provider = job.config.comm.provider,
+                                             .device = job.config.train.device,
                                              .workers = job.config.train.workers,
                                              .refused = status,
                                              .verbose = true},

@@ -79,31 +79,42 @@ static bool processes_share_memory(const struct device_job *job) {
     return strcmp(troupe_comm_name(job->comm), "loopback") == 0 || job->kind == TROUPE_DEVICE_CUDA;
 }
 
-static void open_windows(struct device_job *job) {
-    struct edges *e = edges_of(job);
-    struct troupe_window_offer mine[CREDITS], theirs[CREDITS];
+/* What this rank has for what the partner has. */
+static void swap(struct device_job *job, void *mine, void *theirs, size_t bytes) {
     struct troupe_transfer send = {
-        .peer = e->partner, .tag = 1, .segments = {{mine, sizeof mine}}, .segment_count = 1};
-    struct troupe_transfer receive = {
-        .peer = e->partner, .tag = 1, .segments = {{theirs, sizeof theirs}}, .segment_count = 1};
-    for (int c = 0; c < CREDITS; c++) {
-        struct troupe_window_options options = {
-            .allocation = e->slots, .offset_bytes = (size_t)c * e->bytes, .bytes = e->bytes};
-        EXPECT_OK(troupe_window_create(job->device, &options, &e->mine[c], &mine[c]));
-    }
+        .peer = edges_of(job)->partner, .tag = 1, .segments = {{mine, bytes}}, .segment_count = 1};
+    struct troupe_transfer receive = send;
+    receive.segments[0].data = theirs;
     EXPECT_OK(troupe_comm_post_receive(job->comm, &receive));
     EXPECT_OK(troupe_comm_post_send(job->comm, &send));
     while (send.status == TROUPE_AGAIN || receive.status == TROUPE_AGAIN) {
         job_step(job);
     }
+}
+
+static void open_windows(struct device_job *job) {
+    struct edges *e = edges_of(job);
+    struct troupe_window_offer mine[CREDITS], theirs[CREDITS];
+    struct troupe_window_answer my_answers[CREDITS], their_answers[CREDITS];
+    memset(my_answers, 0, sizeof my_answers);
+    for (int c = 0; c < CREDITS; c++) {
+        struct troupe_window_options options = {
+            .allocation = e->slots, .offset_bytes = (size_t)c * e->bytes, .bytes = e->bytes};
+        EXPECT_OK(troupe_window_create(job->device, &options, &e->mine[c], &mine[c]));
+    }
+    swap(job, mine, theirs, sizeof mine);
     for (int c = 0; c < CREDITS; c++) {
         if (processes_share_memory(job)) {
-            EXPECT_OK(troupe_window_open(job->device, &theirs[c], &e->theirs[c]));
+            EXPECT_OK(troupe_window_open(job->device, &theirs[c], &e->theirs[c], &my_answers[c]));
             EXPECT_EQ(troupe_window_bytes(e->theirs[c]), e->bytes);
         } else {
-            EXPECT_ERROR(troupe_window_open(job->device, &theirs[c], &e->theirs[c]),
+            EXPECT_ERROR(troupe_window_open(job->device, &theirs[c], &e->theirs[c], &my_answers[c]),
                          TROUPE_ERROR_UNSUPPORTED, "another process cannot open its memory");
         }
+    }
+    swap(job, my_answers, their_answers, sizeof my_answers);
+    for (int c = 0; c < CREDITS && e->theirs[c] != NULL; c++) {
+        EXPECT_OK(troupe_window_accept(e->mine[c], &their_answers[c]));
     }
 }
 
