@@ -292,6 +292,10 @@ void troupe_train_write_profile(const troupe_train *train, FILE *file) {
     troupe_profile_write(file, train->fleet, &result->schedule);
 }
 
+const char *troupe_train_ignored(const troupe_train *train) {
+    return train->fleet->plan->ignored;
+}
+
 const char *troupe_train_describe(const troupe_train *train) {
     return train->description;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Routes that a person can follow: tables of bytes, the reference's cases, refusals, packing,
- * speed. Random ones are in route_random.c.
+ * Routes that a person can follow: tables of bytes, the reference's cases, refusals, packing.
+ * Random ones are in route_random.c.
  */
 #include "comm/route.h"
 
