@@ -135,8 +135,8 @@ static troupe_topology *open_gpus(const char *cpuset) {
     char *xml = NULL;
     size_t bytes = 0;
     FILE *file = open_memstream(&xml, &bytes);
-    fprintf(file, "<?xml version='1.0' encoding='UTF-8'?>"
-                  "<!DOCTYPE topology SYSTEM 'hwloc2.dtd'><topology version='2.0'>"
+    fprintf(file, "<?xml version='1.0' encoding='UTF-8'?>\n"
+                  "<!DOCTYPE topology SYSTEM 'hwloc2.dtd'>\n<topology version='2.0'>\n"
                   "<object type='Machine' os_index='0' cpuset='0xff' complete_cpuset='0xff' "
                   "allowed_cpuset='0xff' nodeset='0x3' complete_nodeset='0x3' "
                   "allowed_nodeset='0x3' gp_index='1'>");
