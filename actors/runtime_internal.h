@@ -247,19 +247,19 @@ struct troupe_posted_reduction {
 };
 
 enum troupe_control_kind {
-    TROUPE_CONTROL_TICKET,   /* conductor to member: index = method, firing, slot */
-    TROUPE_CONTROL_ARRIVED,  /* member to conductor: index = channel, firing, member */
-    TROUPE_CONTROL_DONE,     /* member to conductor: index = method, firing, member */
-    TROUPE_CONTROL_CREDIT,   /* conductor to conductor: index = channel */
-    TROUPE_CONTROL_GRANT,    /* consumer to producer: index = edge, slot = shard, member = relayed */
-    TROUPE_CONTROL_SENT,     /* without steps, producer to consumer: index = channel, firing */
-    TROUPE_CONTROL_STOP,     /* to all: issue nothing more */
-    TROUPE_CONTROL_LAST,     /* conductor to member: no ticket comes after this */
-    TROUPE_CONTROL_QUIET,    /* to rank 0: all tickets run, all sends complete */
-    TROUPE_CONTROL_EXIT,     /* rank 0 to all: everyone is quiet */
-    TROUPE_CONTROL_REPORT,   /* to all: say what you wait for; index = round, slot = whether the job
-                                ends with it */
-    TROUPE_CONTROL_FACT,     /* struct troupe_wait_fact */
+    TROUPE_CONTROL_TICKET,  /* conductor to member: index = method, firing, slot */
+    TROUPE_CONTROL_ARRIVED, /* member to conductor: index = channel, firing, member */
+    TROUPE_CONTROL_DONE,    /* member to conductor: index = method, firing, member */
+    TROUPE_CONTROL_CREDIT,  /* conductor to conductor: index = channel */
+    TROUPE_CONTROL_GRANT,   /* consumer to producer: index = edge, slot = shard, member = relayed */
+    TROUPE_CONTROL_SENT,    /* without steps, producer to consumer: index = channel, firing */
+    TROUPE_CONTROL_STOP,    /* to all: issue nothing more */
+    TROUPE_CONTROL_LAST,    /* conductor to member: no ticket comes after this */
+    TROUPE_CONTROL_QUIET,   /* to rank 0: all tickets run, all sends complete */
+    TROUPE_CONTROL_EXIT,    /* rank 0 to all: everyone is quiet */
+    TROUPE_CONTROL_REPORT,  /* to all: say what you wait for; index = round, slot = whether the job
+                               ends with it */
+    TROUPE_CONTROL_FACT,    /* struct troupe_wait_fact */
     TROUPE_CONTROL_REPORTED, /* no more facts: index = round */
     TROUPE_CONTROL_BYE,      /* to all: nothing more comes from this runtime */
 };
