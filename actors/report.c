@@ -230,9 +230,8 @@ static void describe_flows(const struct printer *printer, const troupe_runtime *
     int64_t agreed = runtime->flows_agreed, refused = runtime->flows_refused;
     if (agreed + refused > 0) {
         say(printer,
-            "edges between devices of one machine: %" PRId64
-            " pairs of ranks by copies from device "
-            "to device, %" PRId64 " through host memory",
+            "messages between devices of one machine: %" PRId64 " flows by copies from device to "
+            "device, %" PRId64 " through host memory",
             agreed, refused);
     }
 }
