@@ -125,11 +125,9 @@ troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_
  * and one about the messages between devices of one machine, if there are any. */
 void troupe_runtime_describe(const troupe_runtime *runtime,
                              void (*line)(void *arg, const char *text), void *arg);
-/* Says what each actor of this rank waits for and since when, and what the conductor's engine says;
- * the text that a stall prints to standard error. */
-void troupe_runtime_explain(const troupe_runtime *runtime,
-                            void (*line)(void *arg, const char *text), void *arg);
-/* Makes the rank print that soon, without ending anything. Async-signal-safe. */
+/* Makes the rank ask all ranks who waits for what and print it to standard error in one screen, as
+ * a stall does, without ending anything. One screen, too, if several ranks are asked within a
+ * second. Async-signal-safe. */
 void troupe_runtime_request_report(troupe_runtime *runtime);
 
 #ifdef __cplusplus

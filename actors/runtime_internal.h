@@ -11,7 +11,7 @@
  *     conductor.c         the engine of an island, fed by control messages
  *     task_clock.c        how long tasks take on a device
  *     runtime.c           the executor: tickets in order, waits, accounting, failure
- *     report.c            who waits for what
+ *     report.h            who waits for what, over all ranks
  *
  * Ownership: everything hangs from troupe_runtime. Threads: the rank's own. Failure: callbacks that
  * cannot return a status keep it with troupe_runtime_fail.
@@ -21,6 +21,7 @@
 
 #include <stdatomic.h>
 
+#include "actors/report.h"
 #include "actors/runtime.h"
 #include "comm/contract.h"
 #include "comm/window.h"
@@ -256,9 +257,11 @@ enum troupe_control_kind {
     TROUPE_CONTROL_LAST,    /* conductor to member: no ticket comes after this */
     TROUPE_CONTROL_QUIET,   /* to rank 0: all tickets run, all sends complete */
     TROUPE_CONTROL_EXIT,    /* rank 0 to all: everyone is quiet */
-    TROUPE_CONTROL_REPORT,  /* to all: print who waits for what, and answer */
-    TROUPE_CONTROL_REPORTED,
-    TROUPE_CONTROL_BYE, /* to all: nothing more comes from this runtime */
+    TROUPE_CONTROL_REPORT,  /* to all: say what you wait for; index = round, slot = whether the job
+                               ends with it */
+    TROUPE_CONTROL_FACT,    /* struct troupe_wait_fact */
+    TROUPE_CONTROL_REPORTED, /* no more facts: index = round */
+    TROUPE_CONTROL_BYE,      /* to all: nothing more comes from this runtime */
 };
 
 struct troupe_control {
@@ -319,6 +322,7 @@ struct troupe_runtime {
     uint64_t *receivers_memory;
     bool pumping;
     int64_t tickets_issued; /* by this conductor, counted per member */
+    uint64_t *issued_ns;    /* by method of the graph: its latest ticket; conductors */
     bool last_said;
 
     struct troupe_rank_ticket *tickets; /* a ring */
@@ -335,11 +339,8 @@ struct troupe_runtime {
     bool stopping, last_seen, quiet_said, exiting;
     int quiet_count;
     atomic_bool report_requested;
-    bool *has_reported; /* by rank: has printed what it waits for */
-    int reports_received;
+    struct troupe_report report;
     int byes_received;
-    bool reported;
-    bool stalled;                /* gives up: collects the others' reports */
     uint64_t progress_ns;        /* when something last happened */
     struct troupe_timer *timers; /* by due time */
     troupe_status failure;
@@ -503,16 +504,10 @@ void troupe_conductor_event(troupe_runtime *runtime, const struct troupe_control
 /* Keeps the first failure, with this thread's last error, and tells all ranks. */
 void troupe_runtime_fail(troupe_runtime *runtime, troupe_status status);
 void troupe_send_control(troupe_runtime *runtime, int to, const struct troupe_control *control);
+void troupe_send_fact(troupe_runtime *runtime, int to, const struct troupe_wait_fact *fact);
 void troupe_push_ticket(troupe_runtime *runtime, const struct troupe_control *control);
 /* What the first ticket waits for; `port_out` gets the end concerned. */
 enum troupe_wait_cause troupe_ticket_wait(const troupe_runtime *runtime,
                                           const struct troupe_rank_ticket *ticket, int *port_out);
-
-/* ---- report.c ---- */
-
-void troupe_print_report(troupe_runtime *runtime);
-/* "; ranks 1, 3 do not answer": those that have not printed when they were asked; "" if all have.
- */
-void troupe_list_silent(const troupe_runtime *runtime, char *text, size_t bytes);
 
 #endif
