@@ -268,7 +268,7 @@ void troupe_report_asked(troupe_runtime *runtime, int from, int round, bool ends
                         &(struct troupe_control){.kind = TROUPE_CONTROL_REPORTED, .index = round});
     if (from != runtime->rank) {
         report->asked_ns = report->heard_ns;
-        report->deferred_ns = ends ? report->heard_ns : report->deferred_ns;
+        report->deferred_ns = ends ? report->heard_ns + grace_ns : report->deferred_ns;
     }
 }
 
