@@ -142,7 +142,8 @@ def claim_sim_processes():
 
 
 def switch_and_resume(device, tolerance):
-    """A job goes through three placements; what it saved in the second goes on in a fourth."""
+    """A job goes through three placements; what it saved in the second goes on in a fourth, there
+    with messages through host memory."""
     model_name, model = model_of(device)
     ranks, first = LAYOUTS["four_colocated"]
     folder = job.work(f"{model_name}_switch_{device}")
@@ -153,7 +154,9 @@ def switch_and_resume(device, tolerance):
     expect_close(run, reference_of(model_name, model), tolerance)
     shutil.rmtree(run.run_dir / f"step-{STEPS}")
     ranks, last = LAYOUTS["three_to_one"]
-    again = finish(start("switch", model, device, ranks, last, ["--resume"], folder))
+    again = finish(start("switch", model, device, ranks, {**last, "comm.windows": "false"},
+                         ["--resume"], folder))
+    job.expect(flows(again)[0] == 0, "messages go from device to device in spite of comm.windows")
     expect_close(again, reference_of(model_name, model), tolerance)
 
 
