@@ -330,8 +330,8 @@ static void describe_flows(const troupe_runtime *runtime, void (*line)(void *arg
     char text[160];
     if (agreed + refused > 0) {
         snprintf(text, sizeof text,
-                 "edges between devices of one machine: %" PRId64 " pairs of ranks by copies from "
-                 "device to device, %" PRId64 " through host memory",
+                 "messages between devices of one machine: %" PRId64 " flows by copies from device "
+                 "to device, %" PRId64 " through host memory",
                  agreed, refused);
         line(arg, text);
     }

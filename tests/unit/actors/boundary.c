@@ -33,6 +33,7 @@ struct shape {
     bool hands_over; /* both sides cut the rows alike, so nothing may be sent */
     bool on_device;
     bool through_host;
+    bool fails;       /* in the second step, on one rank */
     const int *hosts; /* by rank, for the route: who gets rows from another hands them on */
     uint64_t seed;
 };
@@ -204,7 +205,16 @@ static troupe_status encoder_backward(void *state, struct troupe_firing *firing)
     return add_to_gradients(state, firing);
 }
 
+static bool shall_fail(const struct member *member, const struct troupe_firing *firing) {
+    const struct shape *shape = member->rank->shape;
+    return shape->fails && member->dp == 0 && member->tp == 0 && firing->step == 1 &&
+           firing->microbatch == (int)(shape->seed % MICROBATCHES);
+}
+
 static troupe_status model_forward(void *state, struct troupe_firing *firing) {
+    if (shall_fail(state, firing)) {
+        return troupe_fail(TROUPE_ERROR_NUMERIC, "a planted failure");
+    }
     TROUPE_TRY(meet(state, firing, 3));
     return each_element(state, firing, &firing->inputs[0], ENCODER, false);
 }
@@ -496,6 +506,7 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
 
 static bool on_device, through_host; /* of all that follows */
 static const int *hosts;             /* of the next */
+static bool fails;                   /* the next */
 
 /* Without delays, and with: each from its own seed. */
 static void run(int ranks, struct side_shape encoder, struct side_shape model, bool hands_over) {
@@ -504,16 +515,22 @@ static void run(int ranks, struct side_shape encoder, struct side_shape model, b
                           .hands_over = hands_over,
                           .on_device = on_device,
                           .hosts = hosts,
+                          .fails = fails,
                           .through_host = through_host};
     static const int64_t delays[] = {0, 20000, 20000, 40000, 40000, 40000};
     uint64_t seed = test_seed();
     for (uint64_t i = 0; i < TROUPE_COUNT_OF(delays); i++) {
         shape.seed = seed + i;
         shape.credits = 1 + (int)(i % 2);
-        EXPECT_OK(troupe_job_run(&(struct troupe_job_options){.ranks = shape.ranks,
-                                                              .seed = shape.seed,
-                                                              .delay_ns_max = delays[i]},
-                                 run_rank, &shape));
+        troupe_status status = troupe_job_run(
+            &(struct troupe_job_options){
+                .ranks = shape.ranks, .seed = shape.seed, .delay_ns_max = delays[i]},
+            run_rank, &shape);
+        if (shape.fails) {
+            EXPECT_ERROR(status, TROUPE_ERROR_NUMERIC, "a planted failure");
+        } else {
+            EXPECT_OK(status);
+        }
     }
 }
 
@@ -567,6 +584,14 @@ static void one_rank_hands_everything_over(void) {
     run(1, (struct side_shape){1, 1, {0}, false}, (struct side_shape){1, 1, {0}, false}, true);
 }
 
+/* The ranks end in any order, while what they have enqueued still runs. */
+static void failure_among_copies_ends_the_job_with_its_sentence(void) {
+    fails = true;
+    run(4, (struct side_shape){2, 1, {0, 1}, false}, (struct side_shape){1, 2, {2, 3}, false},
+        false);
+    fails = false;
+}
+
 static void run_all(void) {
     TEST(dp3_feeds_dp2_on_shared_ranks);
     TEST(dp3_feeds_dp2_on_other_ranks);
@@ -576,6 +601,7 @@ static void run_all(void) {
     TEST(columns_cut_on_either_side_are_packed);
     TEST(tp3_gets_relays_from_tp2_on_another_host);
     TEST(equal_layouts_on_the_same_ranks_send_nothing);
+    TEST(failure_among_copies_ends_the_job_with_its_sentence);
     TEST(one_rank_hands_everything_over);
 }
 
