@@ -4,6 +4,7 @@
  * a task. */
 #include "actors/runtime_internal.h"
 #include "runtime/check.h"
+#include "runtime/clock.h"
 #include "runtime/memory.h"
 
 static bool is_conductor(const troupe_runtime *runtime) {
@@ -92,6 +93,7 @@ static void send_ticket(troupe_runtime *runtime, const struct troupe_ticket *tic
                                      .index = ticket->method,
                                      .slot = ticket->slot,
                                      .firing = ticket->firing};
+    runtime->issued_ns[ticket->method] = troupe_clock_ns();
     for (int k = 0; k < gang->options.rank_count; k++) {
         if (gang->ranks[k] == runtime->rank) {
             troupe_push_ticket(runtime, &control);
@@ -230,11 +232,20 @@ static troupe_status make_bindings(troupe_runtime *runtime) {
     return TROUPE_OK;
 }
 
+static troupe_status make_issue_times(troupe_runtime *runtime) {
+    TROUPE_TRY(TROUPE_NEW(&runtime->issued_ns, runtime->graph.method_count));
+    for (int m = 0; m < runtime->graph.method_count; m++) {
+        runtime->issued_ns[m] = troupe_clock_ns();
+    }
+    return TROUPE_OK;
+}
+
 troupe_status troupe_make_conductor(troupe_runtime *runtime) {
     if (runtime->conductor_of[runtime->rank] != runtime->rank) {
         return TROUPE_OK;
     }
     TROUPE_TRY(make_receivers(runtime));
+    TROUPE_TRY(make_issue_times(runtime));
     TROUPE_TRY(make_bindings(runtime));
     struct troupe_engine_options options = {.conductor = runtime->rank,
                                             .index = runtime->graph_index,
@@ -252,5 +263,6 @@ void troupe_destroy_conductor(troupe_runtime *runtime) {
     }
     troupe_free(runtime->bindings);
     troupe_free(runtime->receivers_memory);
+    troupe_free(runtime->issued_ns);
     troupe_engine_destroy(runtime->engine);
 }

@@ -1,208 +1,310 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who waits for what: the sentences of a stall. */
+/* Asks all ranks who waits for what, collects their facts and prints them in one screen. */
+#include "actors/report.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "actors/runtime_internal.h"
 #include "runtime/clock.h"
+#include "runtime/memory.h"
 
-enum { LINE_BYTES = 512 };
+enum {
+    LINE_BYTES = 512,
+    PAGE_BYTES = 8192,
+    LINKS_SHOWN = 12, /* of a chain */
+    RANKS_SHOWN = 12, /* of the job */
+    STARTS_MAX = 256, /* chains followed */
+};
+static const uint64_t grace_ns = 2000000000;    /* for the others to answer */
+static const uint64_t same_ask_ns = 1000000000; /* all ranks are asked by one signal */
 
-struct printer {
-    void (*line)(void *arg, const char *text);
-    void *arg;
+/* ---- the screen ---- */
+
+struct page {
+    const troupe_runtime *runtime;
+    char text[PAGE_BYTES];
+    size_t used;
 };
 
-static void say(const struct printer *printer, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+static void put(struct page *page, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-static void say(const struct printer *printer, const char *format, ...) {
-    char text[LINE_BYTES];
+static void put(struct page *page, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    size_t room = sizeof page->text - page->used;
+    int written = vsnprintf(page->text + page->used, room, format, args);
     va_end(args);
-    printer->line(printer->arg, text);
+    page->used += written < 0 ? 0 : (size_t)written < room ? (size_t)written : room - 1;
 }
 
-static uint64_t ms_since(uint64_t since_ns) {
-    return (troupe_clock_ns() - since_ns) / 1000000;
-}
-
-static const char *port_name(const struct troupe_actor_gang *gang, int port) {
-    return gang->options.actor_class->ports[port].name;
-}
-
-/* "vision dp 1 (rank 3)" for each source that has not sent all of the message. */
-static void list_missing(const struct troupe_inlet_entry *entry, char *text, size_t bytes) {
-    const struct troupe_end *end = &entry->inlet->end;
-    size_t used = 0;
-    text[0] = '\0';
-    for (int i = 0; i < end->edge->options.from_count && used < bytes; i++) {
-        if (entry->pending_from[i] > 0) {
-            const struct troupe_actor_gang *gang = &end->runtime->gangs[end->edge->from[i]];
-            int written =
-                snprintf(text + used, bytes - used, "%s%s", used > 0 ? ", " : "", gang->name);
-            used += written > 0 ? (size_t)written : 0;
+/* The chain with the gravest cause; of those the longest, which tells most. */
+static void choose_chain(const troupe_runtime *runtime, struct troupe_wait_chain *best) {
+    struct troupe_wait_chain chain;
+    troupe_wait_follow(runtime, 0, best);
+    for (int r = 1; r < runtime->rank_count && r < STARTS_MAX; r++) {
+        troupe_wait_follow(runtime, r, &chain);
+        if (chain.cause > best->cause ||
+            (chain.cause == best->cause && chain.count > best->count)) {
+            *best = chain;
         }
     }
 }
 
-static void say_input(const struct printer *printer, const struct troupe_inlet *inlet,
-                      int64_t message) {
-    const struct troupe_end *end = &inlet->end;
-    const struct troupe_inlet_entry *entry = &inlet->entries[message % inlet->depth];
-    const struct troupe_actor_gang *gang = &end->runtime->gangs[end->edge->to[end->shard]];
-    char missing[LINE_BYTES / 2];
-    if (entry->state == TROUPE_ENTRY_WAITING && entry->message == message) {
-        list_missing(entry, missing, sizeof missing);
-        say(printer,
-            "  input %s of %s: microbatch %d of step %" PRId64 " of %s is missing from %s, for "
-            "%" PRIu64 " ms",
-            port_name(gang, end->edge->to_port), gang->name,
-            troupe_edge_microbatch(end->edge, message), troupe_edge_step(end->edge, message),
-            end->edge->name, missing, ms_since(entry->since_ns));
-    } else if (entry->state == TROUPE_ENTRY_FREE) {
-        say(printer, "  input %s of %s: no message of %s has been announced",
-            port_name(gang, end->edge->to_port), gang->name, end->edge->name);
+static void put_link(struct page *page, const struct troupe_wait_link *link, int who_width) {
+    char who[TROUPE_REASON_BYTES];
+    troupe_waiter_name(page->runtime, &link->who, who, sizeof who);
+    put(page, "  %-*s  ", who_width, who);
+    if (link->since_ms < 0) {
+        put(page, "%9s", "-");
+    } else {
+        put(page, "%7.1f s", (double)link->since_ms * 1e-3);
+    }
+    put(page, "  %s\n", link->reason);
+}
+
+static int who_width(const troupe_runtime *runtime, const struct troupe_wait_chain *chain) {
+    size_t width = sizeof "waiter";
+    for (int i = 0; i < chain->count; i++) {
+        char who[TROUPE_REASON_BYTES];
+        troupe_waiter_name(runtime, &chain->links[i].who, who, sizeof who);
+        width = strlen(who) > width ? strlen(who) : width;
+    }
+    return (int)width;
+}
+
+static void put_chain(struct page *page, const struct troupe_wait_chain *chain) {
+    int width = who_width(page->runtime, chain);
+    /* the last one is the cause, where it waits for nothing */
+    int count = chain->count - (chain->links[chain->count - 1].reason[0] == '\0');
+    if (count > 0) {
+        put(page, "  %-*s  %9s  waits for (the next line brings it)\n", width, "waiter", "since");
+    }
+    for (int i = 0; i < count; i++) {
+        if (count > LINKS_SHOWN && i == LINKS_SHOWN / 2) {
+            put(page, "  ... %d more\n", count - LINKS_SHOWN);
+            i += count - LINKS_SHOWN;
+        }
+        put_link(page, &chain->links[i], width);
+    }
+    if (chain->cycle_begin != TROUPE_NOBODY) {
+        char who[TROUPE_REASON_BYTES];
+        troupe_waiter_name(page->runtime, &chain->links[chain->cycle_begin].who, who, sizeof who);
+        put(page, "  %-*s  %9s  which closes the cycle\n", width, who, "");
     }
 }
 
-static void say_output(const struct printer *printer, const struct troupe_outlet *outlet) {
-    const struct troupe_end *end = &outlet->end;
-    const struct troupe_actor_gang *gang = &end->runtime->gangs[end->edge->from[end->shard]];
-    for (int i = 0; i < outlet->buffer_count; i++) {
-        const struct troupe_outlet_buffer *buffer = &outlet->buffers[i];
-        if (buffer->busy) {
-            say(printer,
-                "  output %s of %s: the buffer of firing %" PRId64
-                " has %d sends to complete or local readers",
-                port_name(gang, end->edge->from_port), gang->name, buffer->firing, buffer->holds);
+/* ---- the ranks ---- */
+
+static const char *state_name(enum troupe_rank_state state) {
+    switch (state) {
+    case TROUPE_RANK_SILENT:
+        return "does not answer";
+    case TROUPE_RANK_OUTSIDE:
+        return "outside of the step";
+    case TROUPE_RANK_RUNS:
+        return "in a collective of";
+    case TROUPE_RANK_INPUT:
+        return "waits for input to";
+    case TROUPE_RANK_BUFFER:
+        return "waits for a buffer to";
+    case TROUPE_RANK_DEVICE:
+        return "waits for its device";
+    case TROUPE_RANK_READY:
+        return "is about to run";
+    case TROUPE_RANK_REDUCES:
+        return "in the collective of";
+    case TROUPE_RANK_NO_TICKET:
+        return "has no ticket";
+    case TROUPE_RANK_SENDS:
+        return "has sends to complete";
+    case TROUPE_RANK_DONE:
+        return "is done with the step";
+    }
+    return "";
+}
+
+static bool is_in_chain(const struct troupe_wait_chain *chain, int rank) {
+    for (int i = 0; i < chain->count; i++) {
+        if (chain->links[i].who.rank == rank) {
+            return true;
         }
     }
+    return false;
 }
 
-static void say_tickets(const struct printer *printer, const troupe_runtime *runtime) {
-    for (int i = 0; i < runtime->ticket_count; i++) {
-        const struct troupe_rank_ticket *ticket =
-            &runtime->tickets[(runtime->ticket_first + i) % runtime->ticket_capacity];
-        const struct troupe_actor_gang *gang = troupe_gang_of(runtime, ticket->method);
-        const char *method = troupe_method_of(runtime, ticket->method)->name;
-        int port = 0;
-        enum troupe_wait_cause cause = troupe_ticket_wait(runtime, ticket, &port);
-        say(printer, "  ticket %s %s, firing %" PRId64 ", for %" PRIu64 " ms, waits for %s%s",
-            gang->name, method, ticket->firing, ms_since(ticket->since_ns),
-            cause == TROUPE_WAIT_NOTHING ? "its turn"
-            : cause == TROUPE_WAIT_INPUT ? "input "
-                                         : "a free buffer of output ",
-            cause == TROUPE_WAIT_NOTHING ? "" : port_name(gang, port));
-    }
-    if (runtime->ticket_count == 0) {
-        say(printer, "  no ticket; its conductor is rank %d", runtime->conductor_of[runtime->rank]);
-    }
-}
-
-/* A method that runs answers only from inside a collective. */
-static void say_running(const struct printer *printer, const troupe_runtime *runtime) {
-    if (runtime->running.method == TROUPE_NOBODY) {
+static void put_rank(struct page *page, int rank) {
+    const struct troupe_wait_fact *fact = &page->runtime->report.ranks[rank];
+    char who[TROUPE_REASON_BYTES] = "";
+    if (fact->state == TROUPE_RANK_SILENT) {
+        put(page, "  %4d  %6s  %5s  %9s  %s\n", rank, "-", "-", "-", state_name(fact->state));
         return;
     }
-    const struct troupe_actor_gang *gang = troupe_gang_of(runtime, runtime->running.method);
-    char ranks[LINE_BYTES / 4];
-    size_t used = 0;
-    ranks[0] = '\0';
-    for (int i = 0; i < gang->options.rank_count && used < sizeof ranks; i++) {
-        int written =
-            snprintf(ranks + used, sizeof ranks - used, "%s%d", i > 0 ? ", " : "", gang->ranks[i]);
-        used += written > 0 ? (size_t)written : 0;
+    if (fact->method != TROUPE_NOBODY) {
+        troupe_waiter_name(page->runtime,
+                           &(struct troupe_waiter){.rank = TROUPE_NOBODY,
+                                                   .method = fact->method,
+                                                   .firing = fact->firing},
+                           who, sizeof who);
     }
-    say(printer,
-        "  %s %s, firing %" PRId64 ", has run for %" PRIu64
-        " ms and waits in a collective of its gang, ranks %s",
-        gang->name, troupe_method_of(runtime, runtime->running.method)->name,
-        runtime->running.firing, ms_since(runtime->running.since_ns), ranks);
+    put(page, "  %4d  %6" PRId64 "  %5" PRId64 "  %7.1f s  %s%s%s\n", rank, fact->step,
+        fact->target - fact->done, (double)fact->since_ms * 1e-3, state_name(fact->state),
+        who[0] != '\0' ? " " : "", who);
 }
 
-/* A step is done here when its firings are; what the rank waits for then is the app's. */
-static void say_outside(const struct printer *printer, const troupe_runtime *runtime) {
-    if (runtime->step >= 0 && runtime->firings_done == runtime->firings_target) {
-        say(printer, "  all tasks of step %" PRId64 " are done here", runtime->step);
+/* Small jobs whole; of others those that matter, and how the rest is. */
+static void put_ranks(struct page *page, const struct troupe_wait_chain *chain) {
+    const troupe_runtime *runtime = page->runtime;
+    int rest[TROUPE_RANK_DONE + 1] = {0}, shown = 0;
+    put(page, "  %4s  %6s  %5s  %9s  %s\n", "rank", "step", "left", "since", "state");
+    for (int r = 0; r < runtime->rank_count; r++) {
+        enum troupe_rank_state state = (enum troupe_rank_state)runtime->report.ranks[r].state;
+        bool matters = runtime->rank_count <= RANKS_SHOWN || state == TROUPE_RANK_SILENT ||
+                       is_in_chain(chain, r);
+        if (matters && shown < RANKS_SHOWN) {
+            put_rank(page, r);
+            shown++;
+        } else {
+            rest[state]++;
+        }
+    }
+    for (int state = 0; state <= TROUPE_RANK_DONE; state++) {
+        if (rest[state] > 0) {
+            put(page, "  %4s  %6s  %5s  %9s  %d more: %s\n", "...", "", "", "", rest[state],
+                state_name((enum troupe_rank_state)state));
+        }
     }
 }
 
-static void say_reductions(const struct printer *printer, const troupe_runtime *runtime) {
+static void put_headline(struct page *page, const struct troupe_wait_chain *chain) {
+    const struct troupe_report *report = &page->runtime->report;
+    if (report->ends) {
+        put(page, "no progress for %.1f s", (double)report->quiet_ns * 1e-9);
+    } else {
+        put(page, "who waits for what");
+    }
+    if (page->runtime->options.microbatches > 0) {
+        put(page, " in step %" PRId64, page->runtime->step);
+    }
+    bool runs = chain->cause == TROUPE_CAUSE_RUNNING && !report->ends;
+    put(page, ": %s%s", runs ? "nothing is stuck, " : "", chain->text);
+}
+
+/* One write, so that nothing comes between. */
+static void print_page(troupe_runtime *runtime) {
+    struct page page = {.runtime = runtime};
+    struct troupe_wait_chain chain;
+    choose_chain(runtime, &chain);
+    put(&page, "troupe: ");
+    size_t begin = page.used;
+    put_headline(&page, &chain);
+    if (runtime->report.ends) {
+        snprintf(runtime->report.sentence, sizeof runtime->report.sentence, "%s",
+                 page.text + begin);
+    }
+    put(&page, "\n");
+    put_chain(&page, &chain);
+    put_ranks(&page, &chain);
+    fputs(page.text, stderr);
+}
+
+/* ---- asking ---- */
+
+troupe_status troupe_report_make(troupe_runtime *runtime) {
+    TROUPE_TRY(TROUPE_NEW(&runtime->report.methods, runtime->graph.method_count));
+    return TROUPE_NEW(&runtime->report.ranks, runtime->rank_count);
+}
+
+void troupe_report_destroy(troupe_runtime *runtime) {
+    troupe_free(runtime->report.methods);
+    troupe_free(runtime->report.ranks);
+}
+
+static void forget(troupe_runtime *runtime) {
+    struct troupe_report *report = &runtime->report;
     for (int m = 0; m < runtime->graph.method_count; m++) {
-        const struct troupe_posted_reduction *reduction = &runtime->reductions[m];
-        if (reduction->running) {
-            say(printer, "  %s %s waits for %d collectives, for %" PRIu64 " ms",
-                troupe_gang_of(runtime, m)->name, troupe_method_of(runtime, m)->name,
-                reduction->outstanding, ms_since(reduction->since_ns));
-        }
+        report->methods[m].kind = 0;
+    }
+    for (int r = 0; r < runtime->rank_count; r++) {
+        report->ranks[r] =
+            (struct troupe_wait_fact){.state = TROUPE_RANK_SILENT, .method = TROUPE_NOBODY};
     }
 }
 
-void troupe_runtime_explain(const troupe_runtime *runtime,
-                            void (*line)(void *arg, const char *text), void *arg) {
-    const struct printer printer = {line, arg};
-    say(&printer,
-        "rank %d, step %" PRId64 ": %" PRId64 " of %" PRId64
-        " firings done, %d sends in flight, last progress %" PRIu64 " ms ago",
-        runtime->rank, runtime->step, runtime->firings_done, runtime->firings_target,
-        runtime->sends_in_flight, ms_since(runtime->progress_ns));
-    say_outside(&printer, runtime);
-    say_running(&printer, runtime);
-    say_tickets(&printer, runtime);
-    say_reductions(&printer, runtime);
-    for (int i = 0; i < runtime->inlet_count; i++) {
-        const struct troupe_inlet *inlet = &runtime->inlets[i];
-        int64_t oldest = inlet->next > inlet->depth ? inlet->next - inlet->depth : 0;
-        for (int64_t m = oldest; m < inlet->next; m++) {
-            say_input(&printer, inlet, m);
-        }
+void troupe_report_ask(troupe_runtime *runtime, bool ends, uint64_t quiet_ns) {
+    struct troupe_report *report = &runtime->report;
+    uint64_t now = troupe_clock_ns();
+    bool just_answered = !ends && report->asked_ns != 0 && now - report->asked_ns < same_ask_ns;
+    if (just_answered || (report->asking && report->ends >= ends) ||
+        runtime->failure != TROUPE_OK ||
+        troupe_comm_control_room(runtime->comm) <= runtime->rank_count) {
+        return;
     }
-    for (int i = 0; i < runtime->outlet_count; i++) {
-        say_output(&printer, &runtime->outlets[i]);
-    }
-    if (runtime->engine != NULL) {
-        say(&printer, "rank %d conducts; its engine says:", runtime->rank);
-        troupe_engine_explain(runtime->engine, line, arg);
+    report->asking = true;
+    report->ends = ends;
+    report->round++;
+    report->answered = 0;
+    report->quiet_ns = quiet_ns;
+    report->begin_ns = report->heard_ns = now;
+    forget(runtime);
+    for (int r = 0; r < runtime->rank_count; r++) {
+        troupe_send_control(runtime, r,
+                            &(struct troupe_control){.kind = TROUPE_CONTROL_REPORT,
+                                                     .index = report->round,
+                                                     .slot = ends});
     }
 }
 
-static void print_line(void *arg, const char *text) {
-    fprintf(arg, "troupe: %s\n", text);
-}
-
-/* Once a step, unless someone asks again. */
-void troupe_print_report(troupe_runtime *runtime) {
-    if (!runtime->reported) {
-        runtime->reported = true;
-        troupe_runtime_explain(runtime, print_line, stderr);
+void troupe_report_asked(troupe_runtime *runtime, int from, int round, bool ends) {
+    struct troupe_report *report = &runtime->report;
+    report->heard_ns = troupe_clock_ns();
+    if (report->asking && from < runtime->rank && ends >= report->ends) {
+        report->asking = false; /* of several the lowest goes on */
+    }
+    troupe_send_facts(runtime, from, round);
+    troupe_send_control(runtime, from,
+                        &(struct troupe_control){.kind = TROUPE_CONTROL_REPORTED, .index = round});
+    if (from != runtime->rank) {
+        report->asked_ns = report->heard_ns;
+        report->deferred_ns = ends ? report->heard_ns + grace_ns : report->deferred_ns;
     }
 }
 
-void troupe_list_silent(const troupe_runtime *runtime, char *text, size_t bytes) {
-    int count = runtime->rank_count - runtime->reports_received;
-    const char *separator = count == 1 ? "; rank " : "; ranks ";
-    size_t used = 0;
-    text[0] = '\0';
-    for (int r = 0; r < runtime->rank_count && used < bytes; r++) {
-        if (!runtime->has_reported[r]) {
-            int written = snprintf(text + used, bytes - used, "%s%d", separator, r);
-            used += written > 0 ? (size_t)written : 0;
-            separator = ", ";
-        }
-    }
-    if (count > 0 && used < bytes) {
-        snprintf(text + used, bytes - used, "%s",
-                 count == 1 ? " does not answer" : " do not answer");
+void troupe_report_hear(troupe_runtime *runtime, int from, const struct troupe_wait_fact *fact) {
+    struct troupe_report *report = &runtime->report;
+    report->heard_ns = troupe_clock_ns();
+    if (report->asking && fact->round == report->round) {
+        *(fact->of_rank ? &report->ranks[from] : &report->methods[fact->method]) = *fact;
     }
 }
+
+void troupe_report_answered(troupe_runtime *runtime, int from, int round) {
+    (void)from;
+    struct troupe_report *report = &runtime->report;
+    report->heard_ns = troupe_clock_ns();
+    report->answered += report->asking && round == report->round;
+}
+
+void troupe_report_poll(troupe_runtime *runtime) {
+    struct troupe_report *report = &runtime->report;
+    if (!report->asking || (report->answered < runtime->rank_count &&
+                            troupe_clock_ns() - report->begin_ns < grace_ns)) {
+        return;
+    }
+    report->asking = false;
+    print_page(runtime);
+    if (report->ends && runtime->failure == TROUPE_OK) {
+        troupe_runtime_fail(runtime, troupe_fail(TROUPE_ERROR_STALL, "%s", report->sentence));
+    }
+}
+
+/* ---- islands ---- */
 
 /* "island of 2 ranks, conductor 0: a, b" */
-static void describe_island(const struct printer *printer, const troupe_runtime *runtime,
-                            int conductor) {
+static void describe_island(const troupe_runtime *runtime, int conductor,
+                            void (*line)(void *arg, const char *text), void *arg) {
     char text[LINE_BYTES];
     int ranks = 0;
     for (int r = 0; r < runtime->rank_count; r++) {
@@ -219,15 +321,28 @@ static void describe_island(const struct printer *printer, const troupe_runtime 
             first = false;
         }
     }
-    printer->line(printer->arg, text);
+    line(arg, text);
+}
+
+static void describe_flows(const troupe_runtime *runtime, void (*line)(void *arg, const char *text),
+                           void *arg) {
+    int64_t agreed = runtime->flows_agreed, refused = runtime->flows_refused;
+    char text[160];
+    if (agreed + refused > 0) {
+        snprintf(text, sizeof text,
+                 "edges between devices of one machine: %" PRId64 " pairs of ranks by copies from "
+                 "device to device, %" PRId64 " through host memory",
+                 agreed, refused);
+        line(arg, text);
+    }
 }
 
 void troupe_runtime_describe(const troupe_runtime *runtime,
                              void (*line)(void *arg, const char *text), void *arg) {
-    const struct printer printer = {line, arg};
     for (int r = 0; r < runtime->rank_count; r++) {
         if (runtime->conductor_of[r] == r) {
-            describe_island(&printer, runtime, r);
+            describe_island(runtime, r, line, arg);
         }
     }
+    describe_flows(runtime, line, arg);
 }

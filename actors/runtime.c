@@ -12,7 +12,6 @@
 #include "runtime/memory.h"
 
 static const int64_t stall_ns_default = 60000000000;
-static const uint64_t report_grace_ns = 2000000000; /* for the others to print before the end */
 
 /* ---- failure ---- */
 
@@ -42,34 +41,28 @@ static bool is_failed(troupe_runtime *runtime) {
 
 /* ---- control messages ---- */
 
-void troupe_send_control(troupe_runtime *runtime, int to, const struct troupe_control *control) {
+static void send_message(troupe_runtime *runtime, int to, const void *message, size_t bytes) {
     if (runtime->failure != TROUPE_OK) {
         return;
     }
-    troupe_status status = troupe_comm_send_control(runtime->comm, to, control, sizeof *control);
+    troupe_status status = troupe_comm_send_control(runtime->comm, to, message, bytes);
     if (status != TROUPE_OK) {
         troupe_runtime_fail(runtime, status);
     }
+}
+
+void troupe_send_control(troupe_runtime *runtime, int to, const struct troupe_control *control) {
+    send_message(runtime, to, control, sizeof *control);
+}
+
+void troupe_send_fact(troupe_runtime *runtime, int to, const struct troupe_wait_fact *fact) {
+    send_message(runtime, to, fact, sizeof *fact);
 }
 
 static void send_to_all(troupe_runtime *runtime, enum troupe_control_kind kind) {
     for (int r = 0; r < runtime->rank_count; r++) {
         troupe_send_control(runtime, r, &(struct troupe_control){.kind = (int32_t)kind});
     }
-}
-
-/* A rank that gives up makes this one print, and ends the job. */
-static void heed_report_request(troupe_runtime *runtime, int from) {
-    troupe_print_report(runtime);
-    troupe_send_control(runtime, from, &(struct troupe_control){.kind = TROUPE_CONTROL_REPORTED});
-    if (from != runtime->rank) {
-        runtime->progress_ns = troupe_clock_ns(); /* its deadline has passed, ours begins anew */
-    }
-}
-
-static void heed_report(troupe_runtime *runtime, int from) {
-    runtime->reports_received += !runtime->has_reported[from];
-    runtime->has_reported[from] = true;
 }
 
 void troupe_push_ticket(troupe_runtime *runtime, const struct troupe_control *control) {
@@ -92,6 +85,10 @@ static struct troupe_inlet *inlet_of_channel(troupe_runtime *runtime, int channe
 static void handle_control(void *arg, int from, const void *message, size_t bytes) {
     troupe_runtime *runtime = arg;
     struct troupe_control control;
+    if (bytes == sizeof(struct troupe_wait_fact)) {
+        troupe_report_hear(runtime, from, message);
+        return;
+    }
     TROUPE_ASSERT(bytes == sizeof control, "control message of %zu bytes from rank %d", bytes,
                   from);
     memcpy(&control, message, sizeof control);
@@ -103,6 +100,9 @@ static void handle_control(void *arg, int from, const void *message, size_t byte
     case TROUPE_CONTROL_DONE:
     case TROUPE_CONTROL_CREDIT:
         troupe_conductor_event(runtime, &control);
+        break;
+    case TROUPE_CONTROL_GRANT:
+        troupe_heed_grant(runtime, from, &control);
         break;
     case TROUPE_CONTROL_SENT:
         troupe_inlet_announce(inlet_of_channel(runtime, control.index), control.firing + 1);
@@ -123,10 +123,12 @@ static void handle_control(void *arg, int from, const void *message, size_t byte
         runtime->exiting = true;
         break;
     case TROUPE_CONTROL_REPORT:
-        heed_report_request(runtime, from);
+        troupe_report_asked(runtime, from, control.index, control.slot != 0);
         break;
     case TROUPE_CONTROL_REPORTED:
-        heed_report(runtime, from);
+        troupe_report_answered(runtime, from, control.index);
+        break;
+    case TROUPE_CONTROL_FACT: /* is longer, see above */
         break;
     case TROUPE_CONTROL_BYE:
         runtime->byes_received++;
@@ -411,54 +413,40 @@ static void run_first_ticket(troupe_runtime *runtime) {
 /* ---- waiting ---- */
 
 static void call_progress(troupe_runtime *runtime, bool idle) {
-    if (troupe_comm_progress(runtime->comm) > 0) {
+    uint64_t heard_ns = runtime->report.heard_ns;
+    bool moved = troupe_comm_progress(runtime->comm) > 0;
+    if (moved && heard_ns == runtime->report.heard_ns) {
         runtime->progress_ns = troupe_clock_ns();
-    } else if (idle) {
+    } else if (idle && !moved) {
         troupe_comm_idle(runtime->comm);
     }
-}
-
-/* Until all ranks have printed what they wait for, or a time of grace is over. */
-static void collect_reports(troupe_runtime *runtime) {
-    uint64_t begin_ns = troupe_clock_ns();
-    send_to_all(runtime, TROUPE_CONTROL_REPORT);
-    while (runtime->reports_received < runtime->rank_count && !is_failed(runtime) &&
-           troupe_clock_ns() - begin_ns < report_grace_ns) {
-        call_progress(runtime, true);
-    }
-}
-
-/* All ranks print what they wait for; then one gives up for all. */
-static void stall(troupe_runtime *runtime, uint64_t quiet_ns) {
-    char silent[256];
-    collect_reports(runtime);
-    troupe_list_silent(runtime, silent, sizeof silent);
-    troupe_runtime_fail(runtime,
-                        troupe_fail(TROUPE_ERROR_STALL,
-                                    "rank %d saw no progress for %" PRIu64 " ms in step %" PRId64
-                                    "%s; standard error says what each actor waits for",
-                                    runtime->rank, quiet_ns / 1000000, runtime->step, silent));
 }
 
 static void answer_request(troupe_runtime *runtime) {
     /* relaxed: the flag alone matters; read first, because that costs nothing */
     if (atomic_load_explicit(&runtime->report_requested, memory_order_relaxed)) {
         atomic_store_explicit(&runtime->report_requested, false, memory_order_relaxed);
-        runtime->reported = false;
-        troupe_print_report(runtime);
+        troupe_report_ask(runtime, false, 0);
     }
+    troupe_report_poll(runtime);
 }
 
-/* Wherever this rank waits: for a ticket, inside a method's collective, or between steps. */
+/* Wherever this rank waits: for a ticket, inside a method's collective, or between steps. Talk
+ * about waiting is no progress. */
 static void watch_wait(void *arg, uint64_t quiet_ns) {
     troupe_runtime *runtime = arg;
+    uint64_t now = troupe_clock_ns();
+    if (now - quiet_ns > runtime->report.heard_ns + TROUPE_REPORT_TALK_NS &&
+        now - quiet_ns > runtime->progress_ns) {
+        runtime->progress_ns = now - quiet_ns;
+    }
     answer_request(runtime);
-    uint64_t since_progress_ns = troupe_clock_ns() - runtime->progress_ns; /* a task may be it */
-    quiet_ns = quiet_ns < since_progress_ns ? quiet_ns : since_progress_ns;
-    bool gives_up = runtime->options.stall_ns > 0 && quiet_ns > (uint64_t)runtime->options.stall_ns;
-    if (gives_up && !runtime->stalled && runtime->failure == TROUPE_OK) {
-        runtime->stalled = true;
-        stall(runtime, quiet_ns);
+    uint64_t begin_ns = runtime->progress_ns > runtime->report.deferred_ns
+                            ? runtime->progress_ns
+                            : runtime->report.deferred_ns;
+    int64_t quiet = (int64_t)(now - begin_ns); /* a signal or message may come after `now` */
+    if (runtime->options.stall_ns > 0 && quiet > runtime->options.stall_ns) {
+        troupe_report_ask(runtime, true, now - runtime->progress_ns);
     }
 }
 
@@ -582,7 +570,6 @@ static void begin_step(troupe_runtime *runtime, int64_t step) {
     runtime->firings_target += firings_here(runtime, false);
     runtime->tasks_target += firings_here(runtime, true);
     runtime->progress_ns = troupe_clock_ns();
-    runtime->reported = false;
     reset_accounts(runtime);
     for (int i = 0; i < runtime->inlet_count; i++) {
         troupe_inlet_begin_step(&runtime->inlets[i], step, first);
@@ -654,7 +641,6 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     if (runtime->options.stall_ns == 0) {
         runtime->options.stall_ns = stall_ns_default;
     }
-    TROUPE_TRY_FAIL(TROUPE_NEW(&runtime->has_reported, runtime->rank_count));
     TROUPE_TRY_FAIL(
         troupe_string_copy(options->order != NULL ? options->order : "fifo", &runtime->order_name));
     TROUPE_TRY_FAIL(troupe_order_find(runtime->order_name, &runtime->order));
@@ -663,6 +649,8 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     hash = troupe_hash_int(hash, runtime->options.look_ahead);
     hash = troupe_hash_int(hash, runtime->options.checksum);
     hash = troupe_hash_int(hash, runtime->options.serialize);
+    hash = troupe_hash_int(hash, runtime->options.through_host);
+    hash = troupe_hash_int(hash, runtime->options.host_may_wait);
     TROUPE_TRY_FAIL(troupe_record_call(runtime, "create with order ", runtime->order_name, hash));
     *out = runtime;
     return TROUPE_OK;
@@ -723,9 +711,11 @@ static troupe_status make_machinery(troupe_runtime *runtime) {
     const struct troupe_graph *graph = NULL;
     TROUPE_TRY(troupe_runtime_graph(runtime, &graph));
     TROUPE_TRY(make_tickets(runtime));
+    TROUPE_TRY(troupe_report_make(runtime));
     TROUPE_TRY(troupe_make_streams(runtime));
     TROUPE_TRY(make_task_clocks(runtime));
     TROUPE_TRY(troupe_make_mailboxes(runtime));
+    TROUPE_TRY(troupe_make_flows(runtime));
     TROUPE_TRY(troupe_make_conductor(runtime));
     TROUPE_TRY(troupe_create_actors(runtime));
     runtime->prepared = true;
@@ -747,6 +737,7 @@ static troupe_status start(troupe_runtime *runtime) {
     if (!runtime->prepared) {
         TROUPE_TRY(make_machinery(runtime));
     }
+    TROUPE_TRY(troupe_agree_on_flows(runtime));
     runtime->listening = true;
     troupe_comm_set_control_handler(runtime->comm, handle_control, runtime);
     troupe_comm_set_watch(runtime->comm, watch_wait, runtime);
@@ -768,12 +759,26 @@ static void ignore_control(void *arg, int from, const void *message, size_t byte
     (void)arg, (void)from, (void)message, (void)bytes;
 }
 
-/* Waits for the last control message of every rank, so that none meets the next runtime. */
-static void say_bye(troupe_runtime *runtime) {
+/* Waits until every rank has said so many byes. */
+static void say_bye(troupe_runtime *runtime, int times) {
     runtime->progress_ns = troupe_clock_ns();
     send_to_all(runtime, TROUPE_CONTROL_BYE);
-    while (runtime->byes_received < runtime->rank_count && !is_failed(runtime)) {
+    while (runtime->byes_received < times * runtime->rank_count && !is_failed(runtime)) {
         call_progress(runtime, true);
+    }
+}
+
+/* The first bye: nothing more is enqueued. The second, the last control message, so that none
+ * meets the next runtime: nothing here touches the memory of others any more. */
+static void take_leave(troupe_runtime *runtime) {
+    bool alive = runtime->started && !is_failed(runtime);
+    if (alive) {
+        say_bye(runtime, 1);
+    }
+    troupe_drain_streams(runtime);
+    troupe_let_go_of_flows(runtime);
+    if (alive) {
+        say_bye(runtime, 2);
     }
 }
 
@@ -781,9 +786,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     if (runtime == NULL) {
         return;
     }
-    if (runtime->started && !is_failed(runtime)) {
-        say_bye(runtime);
-    }
+    take_leave(runtime);
     if (runtime->listening) {
         troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
         troupe_comm_set_watch(runtime->comm, NULL, NULL);
@@ -791,7 +794,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     if (troupe_comm_failure(runtime->comm) != TROUPE_OK) {
         troupe_comm_progress(runtime->comm); /* ends what is in flight in our buffers */
     }
-    troupe_drain_streams(runtime);
+    troupe_destroy_flows(runtime);
     troupe_destroy_mailboxes(runtime);
     troupe_destroy_conductor(runtime);
     troupe_destroy_graph(runtime);
@@ -805,7 +808,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     troupe_free(runtime->late);
     troupe_free(runtime->reductions);
     troupe_free(runtime->hashes);
-    troupe_free(runtime->has_reported);
+    troupe_report_destroy(runtime);
     troupe_free(runtime->order_name);
     if (runtime->failure != TROUPE_OK) {
         report_failure(runtime); /* what ended meanwhile has said its echo of it */

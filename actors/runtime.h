@@ -48,7 +48,13 @@ struct troupe_runtime_options {
      * have. For collectives that hold up a stream or the host, where the lanes may not fit side by
      * side, e.g. on ranks that share a GPU. */
     bool serialize;
-    int generation; /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
+    /* Calls on the actors' streams may hold up the host until the device has done earlier work (a
+     * full launch queue, code that is loaded). A ticket is then issued only when its input from
+     * other ranks has arrived: no rank waits for a message of one that is held up by a collective
+     * in its stream, which waits for the former. */
+    bool host_may_wait;
+    bool through_host; /* messages between devices of one machine, too, go through host memory */
+    int generation;    /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
     /* Gets an event for each task that this rank has done: the method's index in the task graph,
      * the firing of the step, and when it ran; in the reduction lane from the post to the
      * completion. NULL: none. Borrowed. */
@@ -62,7 +68,8 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
  * its failure is known before that one ends. */
 troupe_status troupe_runtime_prepare(troupe_runtime *runtime);
 /* Collective. Checks that all ranks made the same calls; takes the endpoint over. Where the runtime
- * is prepared it does not allocate. */
+ * is prepared it allocates nothing but, on devices, windows, and goes on without those that fail.
+ */
 troupe_status troupe_runtime_start(troupe_runtime *runtime);
 /* Runs one step, this rank's part of it: returns when its tickets are done and its sends complete;
  * with actors on a device their work is then in their streams. The first step may be any, then one
@@ -114,15 +121,13 @@ const char *troupe_runtime_gang_name(const troupe_runtime *runtime, int gang);
  * is made of what this rank has declared. The runtime's. */
 troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out);
 
-/* After start: one line for each island, "island of 2 ranks, conductor 0: llm dp 0, vision dp 0".
- */
+/* After start: one line for each island, "island of 2 ranks, conductor 0: llm dp 0, vision dp 0",
+ * and one about the messages between devices of one machine, if there are any. */
 void troupe_runtime_describe(const troupe_runtime *runtime,
                              void (*line)(void *arg, const char *text), void *arg);
-/* Says what each actor of this rank waits for and since when, and what the conductor's engine says;
- * the text that a stall prints to standard error. */
-void troupe_runtime_explain(const troupe_runtime *runtime,
-                            void (*line)(void *arg, const char *text), void *arg);
-/* Makes the rank print that soon, without ending anything. Async-signal-safe. */
+/* Makes the rank ask all ranks who waits for what and print it to standard error in one screen, as
+ * a stall does, without ending anything. One screen, too, if several ranks are asked within a
+ * second. Async-signal-safe. */
 void troupe_runtime_request_report(troupe_runtime *runtime);
 
 #ifdef __cplusplus

@@ -9,6 +9,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/check.h"
@@ -85,8 +86,15 @@ static cudaStream_t native_stream(const troupe_stream *stream) {
     return ((const struct cuda_stream *)stream)->native;
 }
 
+/* Code that CUDA loads when it is first used makes the host wait for running kernels, among them
+ * collectives that wait for what this host has yet to send. */
+static void load_code_at_once(void) {
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0); /* cuda's */
+}
+
 static int cuda_count(const char **why) {
     int count = 0;
+    load_code_at_once();
     cudaError_t error = cudaGetDeviceCount(&count);
     cudaGetLastError();
     if (error == cudaErrorInsufficientDriver || error == cudaErrorSystemDriverMismatch) {
@@ -96,6 +104,13 @@ static int cuda_count(const char **why) {
     *why = error == cudaErrorNoDevice || error == cudaSuccess ? "no NVIDIA GPU is visible"
                                                               : cudaGetErrorString(error);
     return error == cudaSuccess ? count : 0;
+}
+
+static void cuda_locate(int index, char *text, size_t bytes) {
+    if (cudaDeviceGetPCIBusId(text, (int)bytes, index) != cudaSuccess) {
+        cudaGetLastError();
+        text[0] = '\0';
+    }
 }
 
 static troupe_status fill_device(struct cuda_device *device, int index) {
@@ -443,6 +458,7 @@ static const struct troupe_device_sharing cuda_sharing = {
 const struct troupe_device_backend troupe_device_backend_cuda = {
     .kind = TROUPE_DEVICE_CUDA,
     .count = cuda_count,
+    .locate = cuda_locate,
     .open = cuda_open,
     .close = cuda_close,
     .alloc = cuda_alloc,

@@ -132,6 +132,18 @@ struct troupe_engine_wait troupe_engine_wait_of(const troupe_engine *engine, int
  * message that the consumer's next firing needs. */
 uint64_t troupe_engine_missing_members(const troupe_engine *engine, int edge);
 
+/* How far a method of the island is, and what holds it up. */
+struct troupe_engine_standing {
+    struct troupe_engine_wait wait; /* of its next firing */
+    int64_t issued;                 /* its next firing */
+    int64_t done;                   /* firings done by the member that has done the least */
+    int late_rank;                  /* of that member */
+    int missing_rank; /* an input that counts by its arrival: a rank without it; else -1 */
+    int in_flight;    /* a credit: messages that hold one */
+    bool held;        /* the order policy wants none of its gang's methods now */
+};
+struct troupe_engine_standing troupe_engine_standing_of(const troupe_engine *engine, int method);
+
 /* For the diagnosis of a stall: says, one line a method with something left to fire, the first
  * thing it waits for ("llm stage 0 dp 1 forward 3 waits for vision -> llm: rank 2 has not reported
  * it"), and which tickets are not done. */

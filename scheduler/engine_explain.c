@@ -22,6 +22,36 @@ uint64_t troupe_engine_missing_members(const troupe_engine *engine, int edge) {
     return missing;
 }
 
+/* The member that has done the least. */
+static int late_member(const struct method_state *state, int members) {
+    int late = 0;
+    for (int k = 1; k < members; k++) {
+        late = state->done[k] < state->done[late] ? k : late;
+    }
+    return late;
+}
+
+struct troupe_engine_standing troupe_engine_standing_of(const troupe_engine *engine, int method) {
+    const struct troupe_gang *gang = gang_of(engine, method);
+    const struct method_state *state = method_at(engine, method);
+    struct troupe_engine_wait wait = troupe_engine_wait_of(engine, method);
+    int late = late_member(state, gang->rank_count);
+    struct troupe_engine_standing standing = {
+        .wait = wait,
+        .issued = state->issued,
+        .done = state->done[late],
+        .late_rank = gang->ranks[late],
+        .missing_rank = TROUPE_NONE,
+        .held = gang_at(engine, engine->graph->methods[method].gang)->held};
+    if (wait.kind == TROUPE_WAIT_FOR_INPUT && counts_arrivals(input_at(engine, wait.index))) {
+        standing.missing_rank =
+            gang->ranks[__builtin_ctzll(troupe_engine_missing_members(engine, wait.index))];
+    } else if (wait.kind == TROUPE_WAIT_FOR_CREDIT) {
+        standing.in_flight = output_at(engine, wait.index)->in_flight;
+    }
+    return standing;
+}
+
 static void describe_input(const troupe_engine *engine, int edge, char *text, size_t bytes) {
     const struct troupe_edge *plan = &engine->graph->edges[edge];
     if (counts_arrivals(input_at(engine, edge))) {

@@ -9,7 +9,7 @@
 
 /* Pixels. */
 static const double left = 76, top = 46, chart_width = 1300, right_margin = 24;
-static const double bottom_margin = 76, lane_gap = 0.16; /* share of a rank's row */
+static const double bottom_margin = 60, lane_gap = 0.16; /* share of a rank's row */
 
 enum tone { TONE_FORWARD, TONE_BACKWARD, TONE_WEIGHT, TONE_COUNT };
 
@@ -63,17 +63,21 @@ static void write_json_text(FILE *file, const char *text) {
     fputc('"', file);
 }
 
-/* "12.5 ms" with a unit that suits. */
-static void format_time(int64_t ns, char *out, size_t bytes) {
+/* "12.5 ms" in the unit that suits `like`. */
+static void format_like(double ns, int64_t like, char *out, size_t bytes) {
     static const struct {
         double ns;
         const char *unit;
     } units[] = {{1e9, "s"}, {1e6, "ms"}, {1e3, "us"}, {1, "ns"}};
     size_t i = 0;
-    while (i + 1 < TROUPE_COUNT_OF(units) && (double)ns < units[i].ns) {
+    while (i + 1 < TROUPE_COUNT_OF(units) && (double)like < units[i].ns) {
         i++;
     }
-    snprintf(out, bytes, "%.4g %s", (double)ns / units[i].ns, units[i].unit);
+    snprintf(out, bytes, "%.4g %s", ns / units[i].ns, units[i].unit);
+}
+
+static void format_time(int64_t ns, char *out, size_t bytes) {
+    format_like((double)ns, ns, out, bytes);
 }
 
 /* ---- the chart ---- */
@@ -156,7 +160,7 @@ static void write_axis(FILE *file, const struct scale *scale) {
     char text[32];
     for (double at = 0; at <= (double)scale->end_ns; at += tick) {
         double x = x_of(scale, (int64_t)at);
-        format_time((int64_t)at, text, sizeof text);
+        format_like(at, scale->end_ns, text, sizeof text);
         fprintf(file,
                 "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#dfe2e7\"/>"
                 "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" fill=\"#666c78\">%s</text>\n",
@@ -191,15 +195,18 @@ static void write_box(FILE *file, const struct troupe_gantt *gantt, const struct
     char begin[32], length[32];
     format_time(task->begin_ns, begin, sizeof begin);
     format_time(task->end_ns - task->begin_ns, length, sizeof length);
+    fputs("<g><title>", file);
+    write_escaped(file, gang_of(&gantt->schedule, task)->name);
     fprintf(file,
-            "<g><title>%s %s %d: %s at %s</title><rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" "
+            " %s %d: %s at %s</title><rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" "
             "height=\"%.2f\" fill=\"%s\"",
-            gang_of(&gantt->schedule, task)->name, method->name, task->microbatch, length, begin, x,
-            y, fmax(width, 0.2), height, colour_of(&gantt->schedule, task));
+            method->name, task->microbatch, length, begin, x, y, fmax(width, 0.2), height,
+            colour_of(&gantt->schedule, task));
     fprintf(file, "%s/>", width > 3 ? " stroke=\"#ffffff\" stroke-width=\"0.6\"" : "");
     bool dark =
         method->kind == TROUPE_METHOD_BACKWARD_WEIGHT || method->kind == TROUPE_METHOD_UPDATE;
-    if (width > 14 && scale->row > 16 && !reduces && method->firings > 1) {
+    double digits = task->microbatch < 10 ? 1 : task->microbatch < 100 ? 2 : 3;
+    if (width > 6.4 * digits + 3 && scale->row > 16 && !reduces && method->firings > 1) {
         fprintf(file,
                 "<text x=\"%.2f\" y=\"%.2f\" text-anchor=\"middle\" font-size=\"10\" "
                 "fill=\"%s\">%d</text>",
@@ -224,18 +231,40 @@ static void write_tasks(FILE *file, const struct troupe_gantt *gantt, const stru
     }
 }
 
+static const char *const colour_bound = "#c8102e";
+
+/* The end of the step above the bound's label. */
 static void write_mark(FILE *file, const struct scale *scale, int64_t ns, const char *label,
                        bool is_bound) {
-    char text[32];
-    double x = x_of(scale, ns), y = top - (is_bound ? 4 : 16);
-    format_time(ns, text, sizeof text);
+    double x = x_of(scale, ns), y = top - (is_bound ? 4 : 18);
+    const char *colour = is_bound ? colour_bound : "#22262e";
     fprintf(file,
             "<line x1=\"%.2f\" y1=\"%.1f\" x2=\"%.2f\" y2=\"%.1f\" stroke=\"%s\" "
             "stroke-width=\"1.6\"%s/>"
-            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\" fill=\"%s\">%s %s</text>\n",
-            x, top - (is_bound ? 2 : 14), x, bottom_of(scale) + 4, is_bound ? "#c8102e" : "#22262e",
-            is_bound ? " stroke-dasharray=\"5 3\"" : "", x - 4, y + 0.0,
-            is_bound ? "#c8102e" : "#22262e", label, text);
+            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\" fill=\"%s\">%s</text>\n",
+            x, y - 10, x, bottom_of(scale) + 4, colour, is_bound ? " stroke-dasharray=\"5 3\"" : "",
+            x - 4, y, colour, label);
+}
+
+static void write_marks(FILE *file, const struct troupe_gantt *gantt, const struct scale *scale) {
+    int64_t end_ns = 0;
+    for (int i = 0; i < gantt->schedule.task_count; i++) {
+        int64_t end = gantt->schedule.tasks[i].end_ns;
+        end_ns = end > end_ns ? end : end_ns;
+    }
+    char time[32], label[80];
+    format_time(end_ns, time, sizeof time);
+    snprintf(label, sizeof label, "T %s", time);
+    if (gantt->bound_ns > 0) {
+        snprintf(label, sizeof label, "T %s, T/T* %.3f", time,
+                 (double)end_ns / (double)gantt->bound_ns);
+    }
+    write_mark(file, scale, end_ns, label, false);
+    if (gantt->bound_ns > 0) {
+        format_like((double)gantt->bound_ns, end_ns, time, sizeof time);
+        snprintf(label, sizeof label, "T* %s", time);
+        write_mark(file, scale, gantt->bound_ns, label, true);
+    }
 }
 
 static double write_sample(FILE *file, double x, double y, const char *colour, const char *text) {
@@ -277,25 +306,24 @@ static void write_legend(FILE *file, const struct troupe_gantt *gantt, const str
         x = write_sample(file, x, y, colour_reduction, "gradient reduction");
     }
     if (has_kind(&gantt->schedule, -1, TROUPE_METHOD_UPDATE)) {
-        write_sample(file, x, y, colour_update, "update");
+        x = write_sample(file, x, y, colour_update, "update");
+    }
+    if (gantt->bound_ns > 0) {
+        fprintf(file,
+                "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" "
+                "stroke-width=\"1.6\" stroke-dasharray=\"5 3\"/>"
+                "<text x=\"%.1f\" y=\"%.1f\">T*: no order of these tasks is shorter</text>\n",
+                x, y - 4, x + 18, y - 4, colour_bound, x + 24, y);
     }
 }
 
 troupe_status troupe_gantt_write_svg(FILE *file, const struct troupe_gantt *gantt) {
     struct scale scale = scale_of(gantt);
-    int64_t makespan = 0;
-    for (int i = 0; i < gantt->schedule.task_count; i++) {
-        int64_t end = gantt->schedule.tasks[i].end_ns;
-        makespan = end > makespan ? end : makespan;
-    }
     write_head(file, gantt, &scale);
     write_ranks(file, &scale);
     write_axis(file, &scale);
     write_tasks(file, gantt, &scale);
-    write_mark(file, &scale, makespan, "T", false);
-    if (gantt->bound_ns > 0) {
-        write_mark(file, &scale, gantt->bound_ns, "T*", true);
-    }
+    write_marks(file, gantt, &scale);
     write_legend(file, gantt, &scale);
     fprintf(file, "</svg>\n");
     return fflush(file) == 0 && !ferror(file)

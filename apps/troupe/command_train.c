@@ -39,7 +39,7 @@ struct record {
     uint64_t started_ns;
 };
 
-/* SIGUSR1: every rank prints what its actors wait for. The only state a signal can reach. */
+/* SIGUSR1: one screen says what every rank waits for. The only state a signal can reach. */
 static _Atomic(troupe_train *) signal_trains[LAUNCH_RANKS_MAX];
 
 static void on_report_signal(int number) {
@@ -309,6 +309,7 @@ static int run(int argc, char **argv) {
     signal(SIGUSR1, on_report_signal);
     status = launch(&(struct launch_options){.ranks = job.ranks,
                                              .provider = job.config.comm.provider,
+                                             .device = job.config.train.device,
                                              .workers = job.config.train.workers,
                                              .refused = status,
                                              .verbose = true},
@@ -337,6 +338,6 @@ const struct command command_train = {
         "  --resume            go on from the newest checkpoint of train.run_dir\n"
         "  --set KEY=VALUE     overrides the config file; `troupe help config` lists the keys\n\n"
         "The run directory receives metrics.jsonl, train.log, config.yaml and step-N checkpoints.\n"
-        "SIGUSR1 makes every rank print what its actors wait for.\n",
+        "SIGUSR1 prints one screen that says what every rank waits for.\n",
     .run = run,
 };

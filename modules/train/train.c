@@ -50,20 +50,11 @@ static troupe_status check_seed(const troupe_train *train,
     return TROUPE_OK;
 }
 
-/* This rank among those of its host: ranks take the GPUs in turn. */
-static int index_on_host(troupe_comm *comm) {
-    int index = 0, rank = troupe_comm_rank(comm);
-    for (int r = 0; r < rank; r++) {
-        index += troupe_comm_host(comm, r) == troupe_comm_host(comm, rank);
-    }
-    return index;
-}
-
 static troupe_status open_device(troupe_train *train) {
     enum { SIMULATED_DELAY_NS = 100000 };
     enum troupe_device_kind kind = TROUPE_DEVICE_CPU;
     TROUPE_TRY(troupe_device_kind_find(train->config->train.device, &kind));
-    int count = troupe_device_count(kind), index = index_on_host(train->options.comm);
+    int count = troupe_device_count(kind), index = troupe_comm_host_index(train->options.comm);
     return troupe_device_open(
         kind,
         &(struct troupe_device_options){.index = count > 0 ? index % count : 0,
