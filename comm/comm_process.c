@@ -429,6 +429,7 @@ void troupe_process_progress(troupe_comm *comm) {
     if (++process->polls % POLLS_PER_CLOCK == 0) {
         watch_peers(process);
     }
+    troupe_process_farewell(process);
 }
 
 /* Sleeps on this rank's bell. What needs both sides for its progress (a large message) rings no
@@ -445,6 +446,7 @@ void troupe_process_park(troupe_comm *comm, int64_t timeout_ns) {
     }
     atomic_store(parked, 0);
     watch_peers(process);
+    troupe_process_farewell(process);
 }
 
 /* ---- life ---- */
@@ -487,7 +489,7 @@ static bool serve(void *arg) {
     }
     process->carrier->poll(process);
     pump_all(process);
-    return troupe_watch_look(&process->watch) < 0;
+    return process->suspect < 0 && troupe_watch_look(&process->watch) < 0;
 }
 
 troupe_status troupe_process_greet(troupe_process *process) {

@@ -163,8 +163,8 @@ void troupe_process_ring(troupe_process *process, int rank);
 
 /* Rank `peer` is gone: fails this endpoint, now or when nobody has explained it in time. */
 void troupe_process_lost(troupe_process *process, int peer, const char *how);
-/* The endpoint has failed: says why to all others, once. Before anything of it is closed. Blocks
- * for a short time. */
+/* Says to all others why the endpoint has failed, before anything of it is closed; once, and only
+ * if it has. Blocks for a short time. */
 void troupe_process_farewell(troupe_process *process);
 
 /* Slots for the carriers' backends. */

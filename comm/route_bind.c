@@ -617,7 +617,8 @@ static struct troupe_box take_box(const struct troupe_box *box, int64_t *from, i
     for (; d > 0 && rest % (inner * (box->end[d] - box->begin[d])) == 0; d--) {
         inner *= box->end[d] - box->begin[d];
     }
-    while (inner > to - *from) { /* ... and from which there is a whole index left */
+    /* ... and from which there is a whole index left: at the latest the innermost */
+    while (d < TROUPE_BOX_DIMENSIONS - 1 && inner > to - *from) {
         d++;
         inner /= box->end[d] - box->begin[d];
     }

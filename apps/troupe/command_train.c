@@ -320,15 +320,15 @@ static int run(int argc, char **argv) {
 const struct command command_train = {
     .name = "train",
     .usage =
-        "train [CONFIG.yaml] [--placement POLICY] [--order POLICY] [--steps N] [--ranks N]\n"
-        "                    [--switch STEP:POLICY]... [--resume] [--svg FILE] [--trace FILE]\n"
-        "                    [--set KEY=VALUE]...",
+        "train [CONFIG.yaml] [--placement POLICY] [--order POLICY] [--device KIND] [--steps N]\n"
+        "                    [--ranks N] [--switch STEP:POLICY]... [--resume] [--svg FILE]\n"
+        "                    [--trace FILE] [--set KEY=VALUE]...",
     .summary = "trains a model; start it with mpirun or srun for several ranks",
     .help =
         "  --placement POLICY  homogeneous, colocated, disjoint, manual (the config's mapping), or\n"
         "                      a shared object ./policy.so\n"
         "  --order POLICY      fifo, 1f1b, fill and others (`troupe info`), or a shared object\n"
-        "  --device KIND       cpu or cuda (train.device)\n"
+        "  --device KIND       cpu, cuda, or sim, a simulated device (train.device)\n"
         "  --steps N           optimizer steps in all\n"
         "  --ranks N           N ranks as threads of this process instead of a launched job\n"
         "  --switch STEP:WHAT  after so many steps goes on with another placement: a policy, ./policy.so,\n"
