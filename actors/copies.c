@@ -3,13 +3,16 @@
  * events that keep them in order. The host waits for none of it.
  *
  *     outlet buffer   written: behind the method            read: behind the local consumer's use
+ *                     taken: behind the copies to others
  *     send            copied: its rows are in pinned memory
- *     inlet entry     filled: behind the copies of its pieces   kept: behind the copy of what stays
- *                     consumed: behind the consumer's method
+ *     inlet entry     filled: behind the copies of its pieces from pinned memory
+ *                     kept: behind the copy of what stays, and behind relays
+ *                     consumed: behind the consumer's method, as is the release of its windows
  *
- * Copies to the host run in the rank's stream `outgoing`, those from it in `incoming`, so that
- * neither holds up an actor. An event that was never recorded is complete, and a wait means the
- * latest record: those point to work enqueued earlier, so no streams wait in a circle. */
+ * Copies to the host and into the memory of others run in the rank's stream `outgoing`, those from
+ * the host in `incoming`, so that neither holds up an actor. An event that was never recorded is
+ * complete, and a wait means the latest record: those point to work enqueued earlier, so no streams
+ * wait in a circle. */
 #include "actors/runtime_internal.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
@@ -31,27 +34,40 @@ static struct place place_in(const struct troupe_route_view *view, const struct 
                           view->row_bytes};
 }
 
+static struct troupe_copy copy_of(const struct troupe_route_view *view,
+                                  const struct troupe_box *box, struct place to,
+                                  struct place from) {
+    return (struct troupe_copy){.to = to.data,
+                                .from = from.data,
+                                .rows = (size_t)(box->end[0] - box->begin[0]),
+                                .row_bytes =
+                                    (size_t)(box->end[1] - box->begin[1]) * view->element_bytes,
+                                .to_stride_bytes = to.stride_bytes,
+                                .from_stride_bytes = from.stride_bytes};
+}
+
 static troupe_status copy_box(troupe_stream *stream, const struct troupe_route_view *view,
                               const struct troupe_box *box, struct place to, struct place from) {
-    return troupe_stream_copy(
-        stream, &(struct troupe_copy){.to = to.data,
-                                      .from = from.data,
-                                      .rows = (size_t)(box->end[0] - box->begin[0]),
-                                      .row_bytes = (size_t)(box->end[1] - box->begin[1]) *
-                                                   view->element_bytes,
-                                      .to_stride_bytes = to.stride_bytes,
-                                      .from_stride_bytes = from.stride_bytes});
+    struct troupe_copy copy = copy_of(view, box, to, from);
+    return troupe_stream_copy(stream, &copy);
+}
+
+static int box_count(const struct troupe_piece *piece) {
+    return piece->message != NULL ? piece->message->box_count : 1;
+}
+
+static const struct troupe_box *box_at(const struct troupe_bound *bound,
+                                       const struct troupe_piece *piece, int i) {
+    return piece->message != NULL ? &piece->message->boxes[i] : &bound->view.box;
 }
 
 /* Between the tensor and the packed payload of the piece, box after box as route_pack.c has it. */
 static troupe_status copy_payload(troupe_stream *stream, const struct troupe_bound *bound,
                                   const struct troupe_piece *piece, bool to_host) {
     const struct troupe_route_view *view = &bound->view;
-    const struct troupe_route_message *message = piece->message;
-    int count = message != NULL ? message->box_count : 1;
     char *bytes = piece->staging;
-    for (int i = 0; i < count; i++) {
-        const struct troupe_box *box = message != NULL ? &message->boxes[i] : &view->box;
+    for (int i = 0; i < box_count(piece); i++) {
+        const struct troupe_box *box = box_at(bound, piece, i);
         size_t row_bytes = (size_t)(box->end[1] - box->begin[1]) * view->element_bytes;
         struct place tensor = place_in(view, box), packed = {bytes, row_bytes};
         TROUPE_TRY(
@@ -65,7 +81,11 @@ static troupe_status copy_payload(troupe_stream *stream, const struct troupe_bou
 
 troupe_status troupe_buffer_await_readers(const struct troupe_outlet_buffer *buffer) {
     const struct troupe_end *end = &buffer->outlet->end;
-    return end->stream == NULL ? TROUPE_OK : troupe_stream_wait(end->stream, buffer->read);
+    if (end->stream == NULL) {
+        return TROUPE_OK;
+    }
+    TROUPE_TRY(troupe_stream_wait(end->stream, buffer->read));
+    return troupe_stream_wait(end->stream, buffer->taken);
 }
 
 troupe_status troupe_buffer_mark_written(const struct troupe_outlet_buffer *buffer) {
@@ -77,14 +97,30 @@ troupe_status troupe_buffer_mark_written(const struct troupe_outlet_buffer *buff
     return troupe_stream_wait(end->runtime->outgoing, buffer->written);
 }
 
-troupe_status troupe_piece_copy_out(const struct troupe_outlet_buffer *buffer,
-                                    const struct troupe_piece *piece) {
-    troupe_runtime *runtime = buffer->outlet->end.runtime;
+troupe_status troupe_piece_copy_out(troupe_runtime *runtime, const struct troupe_piece *piece) {
     troupe_stream *outgoing = runtime->outgoing;
     TROUPE_TRY(troupe_task_clock_begin(&runtime->outgoing_clock));
-    TROUPE_TRY(copy_payload(outgoing, &buffer->bound, piece, true));
+    TROUPE_TRY(copy_payload(outgoing, piece->bound, piece, true));
     TROUPE_TRY(troupe_task_clock_end(&runtime->outgoing_clock));
-    return troupe_event_record(piece->copied, outgoing);
+    TROUPE_TRY(troupe_event_record(piece->copied, outgoing));
+    return troupe_event_record(piece->taken, outgoing);
+}
+
+troupe_status troupe_piece_copy_across(troupe_runtime *runtime, const struct troupe_piece *piece,
+                                       troupe_window *window,
+                                       const struct troupe_route_view *there) {
+    troupe_stream *outgoing = runtime->outgoing;
+    TROUPE_TRY(troupe_window_begin(window, outgoing));
+    TROUPE_TRY(troupe_task_clock_begin(&runtime->outgoing_clock));
+    for (int i = 0; i < box_count(piece); i++) {
+        const struct troupe_box *box = box_at(piece->bound, piece, i);
+        struct troupe_copy copy =
+            copy_of(there, box, place_in(there, box), place_in(&piece->bound->view, box));
+        TROUPE_TRY(troupe_window_copy(window, outgoing, &copy));
+    }
+    TROUPE_TRY(troupe_task_clock_end(&runtime->outgoing_clock));
+    TROUPE_TRY(troupe_window_end(window, outgoing));
+    return troupe_event_record(piece->taken, outgoing);
 }
 
 /* ---- inlets ---- */
@@ -114,6 +150,17 @@ troupe_status troupe_entry_copy_kept(const struct troupe_inlet_entry *entry,
     return troupe_event_record(buffer->read, outgoing);
 }
 
+troupe_status troupe_entry_await_pieces(const struct troupe_inlet_entry *entry,
+                                        troupe_stream *stream) {
+    TROUPE_TRY(troupe_stream_wait(stream, entry->filled));
+    for (int i = 0; i < entry->receive_count; i++) {
+        const struct troupe_flow *flow = entry->receives[i].flow;
+        int64_t slot = entry->message % entry->inlet->depth;
+        TROUPE_TRY(flow != NULL ? troupe_window_await(flow->windows[slot], stream) : TROUPE_OK);
+    }
+    return TROUPE_OK;
+}
+
 troupe_status troupe_entry_await(const struct troupe_inlet_entry *entry) {
     troupe_stream *stream = entry->inlet->end.stream;
     if (stream == NULL) {
@@ -122,7 +169,7 @@ troupe_status troupe_entry_await(const struct troupe_inlet_entry *entry) {
     if (entry->handed != NULL) {
         return troupe_stream_wait(stream, entry->handed->written);
     }
-    TROUPE_TRY(troupe_stream_wait(stream, entry->filled));
+    TROUPE_TRY(troupe_entry_await_pieces(entry, stream));
     return troupe_stream_wait(stream, entry->kept);
 }
 
@@ -131,8 +178,11 @@ troupe_status troupe_entry_mark_consumed(const struct troupe_inlet_entry *entry)
     if (stream == NULL) {
         return TROUPE_OK;
     }
-    troupe_event *event = entry->handed != NULL ? entry->handed->read : entry->consumed;
-    return troupe_event_record(event, stream);
+    if (entry->handed != NULL) {
+        return troupe_event_record(entry->handed->read, stream);
+    }
+    TROUPE_TRY(entry->window != NULL ? troupe_window_release(entry->window, stream) : TROUPE_OK);
+    return troupe_event_record(entry->consumed, stream);
 }
 
 /* ---- memory and events ---- */

@@ -18,12 +18,11 @@ static size_t whole_lines(size_t bytes) {
 
 /* ---- binding an end to a message ---- */
 
-/* What the rank holds of the message. */
-static struct troupe_box box_of(const struct troupe_end *end, const int64_t *offsets) {
-    struct troupe_box box = end->box;
-    if (end->part >= 0) {
-        box.begin[0] = offsets[end->part];
-        box.end[0] = offsets[end->part + 1];
+struct troupe_box troupe_box_held(const struct troupe_held *held, const int64_t *offsets) {
+    struct troupe_box box = held->box;
+    if (held->part >= 0) {
+        box.begin[0] = offsets[held->part];
+        box.end[0] = offsets[held->part + 1];
     }
     return box;
 }
@@ -36,7 +35,7 @@ static troupe_status bind(const struct troupe_end *end, bool is_source, int64_t 
     int microbatch = troupe_edge_microbatch(edge, message);
     bool routed = bound->binding != NULL;
     troupe_edge_plan(edge, step, microbatch, routed ? 0 : end->shard, plan);
-    struct troupe_box box = troupe_box_2d(0, plan->rows, 0, end->columns);
+    struct troupe_box box = troupe_box_2d(0, plan->rows, 0, end->held.columns);
     if (routed) {
         troupe_status status =
             troupe_route_bind(bound->binding, plan->source_offsets, plan->destination_offsets);
@@ -44,7 +43,8 @@ static troupe_status bind(const struct troupe_end *end, bool is_source, int64_t 
             return troupe_fail_in(status, "edge %s, microbatch %d of step %" PRId64, edge->name,
                                   microbatch, step);
         }
-        box = box_of(end, is_source ? plan->source_offsets : plan->destination_offsets);
+        box = troupe_box_held(&end->held,
+                              is_source ? plan->source_offsets : plan->destination_offsets);
     }
     bound->rows = box.end[0] - box.begin[0];
     bound->travels = edge->options.plan == NULL || bound->rows > 0;
@@ -57,7 +57,7 @@ static troupe_status bind(const struct troupe_end *end, bool is_source, int64_t 
     }
     bound->view =
         (struct troupe_route_view){.data = data,
-                                   .row_bytes = (size_t)end->columns * edge->element_bytes,
+                                   .row_bytes = (size_t)end->held.columns * edge->element_bytes,
                                    .element_bytes = edge->element_bytes,
                                    .box = box};
     return TROUPE_OK;
@@ -67,8 +67,8 @@ static struct troupe_tensor tensor_of(const struct troupe_end *end,
                                       const struct troupe_bound *bound) {
     return (struct troupe_tensor){.data = bound->view.data,
                                   .rows = bound->rows,
-                                  .columns = end->columns,
-                                  .stride = end->columns,
+                                  .columns = end->held.columns,
+                                  .stride = end->held.columns,
                                   .dtype = end->edge->options.dtype};
 }
 
@@ -122,7 +122,7 @@ void troupe_piece_address(const struct troupe_end *end, const struct troupe_boun
     transfer->tag = TROUPE_EDGE_TAG | (uint64_t)channel;
     transfer->segments[0] = (struct troupe_segment){piece->header, TROUPE_WIRE_BYTES};
     transfer->segments[1] = payload_of(bound, piece, end->stream != NULL);
-    transfer->segment_count = transfer->segments[1].bytes > 0 ? 2 : 1;
+    transfer->segment_count = piece->flow == NULL && transfer->segments[1].bytes > 0 ? 2 : 1;
     transfer->arg = piece;
 }
 
@@ -198,15 +198,17 @@ static void sent(struct troupe_transfer *transfer) {
     release(buffer);
 }
 
-/* Sends the piece: at once, or when the device has brought its payload to the host. */
-static troupe_status start_send(struct troupe_outlet_buffer *buffer, struct troupe_piece *piece) {
-    const struct troupe_end *end = &buffer->outlet->end;
-    troupe_comm *comm = end->runtime->comm;
-    if (end->stream == NULL) {
-        return troupe_comm_post_send(comm, &piece->transfer);
+/* Notes where a piece on a device comes from and goes to. */
+static void locate(struct troupe_outlet_buffer *buffer, int64_t message,
+                   struct troupe_piece *piece) {
+    const struct troupe_bound *bound = &buffer->bound;
+    piece->sequence = message;
+    piece->bound = bound;
+    piece->taken = buffer->taken;
+    piece->box_there = bound->view.box;
+    if (piece->flow != NULL && bound->binding != NULL) {
+        piece->box_there = troupe_box_held(&piece->flow->held, bound->plan.destination_offsets);
     }
-    TROUPE_TRY(troupe_piece_copy_out(buffer, piece));
-    return troupe_comm_post_send_after(comm, piece->copied, &piece->transfer);
 }
 
 static void post_send(struct troupe_outlet_buffer *buffer, struct troupe_piece *piece, int peer,
@@ -215,6 +217,8 @@ static void post_send(struct troupe_outlet_buffer *buffer, struct troupe_piece *
     troupe_runtime *runtime = end->runtime;
     int64_t message = buffer->firing + end->edge->options.initial;
     int channel = troupe_channel_of(end->edge, end->shard, to_shard);
+    piece->flow = troupe_flow_of(end, peer, true);
+    locate(buffer, message, piece);
     troupe_piece_address(end, &buffer->bound, channel, peer, piece);
     if (end->stream == NULL && troupe_piece_is_staged(piece)) {
         troupe_route_message_pack(piece->message, &buffer->bound.view, piece->staging);
@@ -224,7 +228,9 @@ static void post_send(struct troupe_outlet_buffer *buffer, struct troupe_piece *
     hold(buffer);
     runtime->sends_in_flight++;
     end->edge->bytes_sent += piece->transfer.segments[1].bytes;
-    troupe_status status = start_send(buffer, piece);
+    troupe_status status = end->stream == NULL
+                               ? troupe_comm_post_send(runtime->comm, &piece->transfer)
+                               : troupe_piece_depart(runtime, piece);
     if (status != TROUPE_OK) {
         runtime->sends_in_flight--;
         troupe_runtime_fail(runtime, status);
@@ -370,7 +376,8 @@ static void arrived(struct troupe_transfer *transfer) {
         return;
     }
     if (end->stream != NULL) {
-        keep_failure(end->runtime, troupe_piece_copy_in(entry, piece));
+        keep_failure(end->runtime,
+                     piece->flow == NULL ? troupe_piece_copy_in(entry, piece) : TROUPE_OK);
     } else if (troupe_piece_is_staged(piece)) {
         troupe_route_message_unpack(piece->message, piece->staging, &entry->bound.view);
     }
@@ -384,6 +391,7 @@ static void post_receive(struct troupe_inlet_entry *entry, struct troupe_piece *
                          int from_shard) {
     const struct troupe_end *end = &entry->inlet->end;
     piece->shard = from_shard;
+    piece->flow = troupe_flow_of(end, peer, false);
     entry->pending++;
     entry->pending_from[from_shard]++;
     troupe_piece_address(end, &entry->bound, troupe_channel_of(end->edge, from_shard, end->shard),
@@ -393,11 +401,14 @@ static void post_receive(struct troupe_inlet_entry *entry, struct troupe_piece *
     }
     piece->transfer.done = arrived;
     troupe_comm *comm = end->runtime->comm;
+    bool staged = end->stream != NULL && piece->flow == NULL;
     /* into staging when what was there before has gone to the device */
     keep_failure(end->runtime,
-                 end->stream != NULL
-                     ? troupe_comm_post_receive_after(comm, entry->filled, &piece->transfer)
-                     : troupe_comm_post_receive(comm, &piece->transfer));
+                 staged ? troupe_comm_post_receive_after(comm, entry->filled, &piece->transfer)
+                        : troupe_comm_post_receive(comm, &piece->transfer));
+    if (piece->flow != NULL) {
+        troupe_flow_grant(piece);
+    }
 }
 
 /* Takes the local producer's buffer if it is there already, else waits for it. */
@@ -422,7 +433,8 @@ static bool may_hand_over(const struct troupe_inlet_entry *entry) {
     if (binding == NULL) {
         return true;
     }
-    struct troupe_box source = box_of(&inlet->local->end, entry->bound.plan.source_offsets);
+    struct troupe_box source =
+        troupe_box_held(&inlet->local->end.held, entry->bound.plan.source_offsets);
     return binding->kept.box_count == 1 && binding->receive_count == 0 &&
            troupe_box_equal(&binding->kept.boxes[0], &entry->bound.view.box) &&
            troupe_box_equal(&binding->kept.boxes[0], &source);
@@ -447,9 +459,11 @@ static void expect_pieces(struct troupe_inlet_entry *entry) {
     const struct troupe_inlet *inlet = entry->inlet;
     const struct troupe_actor_edge *edge = inlet->end.edge;
     const struct troupe_route_binding *binding = entry->bound.binding;
+    entry->receive_count = 0;
     bool from_here = binding != NULL ? binding->kept.box_count > 0
                                      : inlet->local != NULL && entry->bound.travels;
     if (binding != NULL) {
+        entry->receive_count = binding->receive_count;
         stage_receives(entry);
         for (int i = 0; i < binding->receive_count; i++) {
             struct troupe_piece *piece = &entry->receives[i];
@@ -459,6 +473,7 @@ static void expect_pieces(struct troupe_inlet_entry *entry) {
     } else if (inlet->local == NULL && entry->bound.travels) {
         int shard = inlet->end.shard;
         const struct troupe_actor_gang *from = &inlet->end.runtime->gangs[edge->from[shard]];
+        entry->receive_count = 1;
         post_receive(entry, &entry->receives[0], from->ranks[inlet->end.member], shard);
     }
     if (from_here) {
@@ -541,26 +556,24 @@ bool troupe_inlet_is_waiting(const struct troupe_inlet *inlet) {
 
 /* ---- making them ---- */
 
-/* The one piece that the rank holds of the route's layout. */
-static troupe_status find_piece(struct troupe_end *end, bool is_source) {
-    const struct troupe_actor_edge *edge = end->edge;
+troupe_status troupe_find_held(const struct troupe_actor_edge *edge, int rank, bool is_source,
+                               struct troupe_held *out) {
     const struct troupe_layout *layout = is_source ? troupe_route_source(edge->options.route)
                                                    : troupe_route_destination(edge->options.route);
     int found = 0;
     for (int i = 0; i < layout->piece_count; i++) {
-        if (layout->pieces[i].rank == end->runtime->rank) {
-            end->box = layout->pieces[i].box;
-            end->part = layout->ragged ? layout->pieces[i].part : -1;
+        if (layout->pieces[i].rank == rank) {
+            out->box = layout->pieces[i].box;
+            out->part = layout->ragged ? layout->pieces[i].part : -1;
+            out->columns = out->box.end[1] - out->box.begin[1];
             found++;
         }
     }
-    end->columns = end->box.end[1] - end->box.begin[1];
     return found == 1 ? TROUPE_OK
                       : troupe_fail(TROUPE_ERROR_INVALID,
                                     "edge %s: the %s layout of its route gives rank %d %d pieces; "
                                     "a port holds exactly one",
-                                    edge->name, is_source ? "source" : "destination",
-                                    end->runtime->rank, found);
+                                    edge->name, is_source ? "source" : "destination", rank, found);
 }
 
 /* Whether some piece of the other side cuts this box's columns, so that messages are not one
@@ -588,13 +601,14 @@ static troupe_status init_end(troupe_runtime *runtime, int edge_index, int shard
                             .member = runtime->gangs[gang].member,
                             .stream = runtime->gangs[gang].stream,
                             .rows_max = is_source ? options->from_rows_max : options->to_rows_max,
-                            .part = -1,
-                            .columns = options->columns};
-    return options->route != NULL ? find_piece(end, is_source) : TROUPE_OK;
+                            .held = {.part = -1, .columns = options->columns}};
+    return options->route != NULL ? troupe_find_held(edge, runtime->rank, is_source, &end->held)
+                                  : TROUPE_OK;
 }
 
 size_t troupe_end_buffer_bytes(const struct troupe_end *end) {
-    return whole_lines((size_t)end->rows_max * (size_t)end->columns * end->edge->element_bytes);
+    return whole_lines((size_t)end->rows_max * (size_t)end->held.columns *
+                       end->edge->element_bytes);
 }
 
 /* Gives each of `count` pieces its part of the staging memory. */
@@ -614,7 +628,7 @@ static troupe_status make_binding(const struct troupe_end *end, struct troupe_bo
 static troupe_status make_outlet(struct troupe_outlet *outlet) {
     const struct troupe_end *end = &outlet->end;
     const troupe_route *route = end->edge->options.route;
-    bool cut = route != NULL && is_cut(troupe_route_destination(route), &end->box);
+    bool cut = route != NULL && is_cut(troupe_route_destination(route), &end->held.box);
     /* Messages that may be empty take no credit then: one buffer more, so that such a firing finds
      * one while all others wait for their readers. */
     bool may_be_empty = end->edge->options.plan != NULL;
@@ -639,6 +653,7 @@ static troupe_status make_outlet(struct troupe_outlet *outlet) {
         buffer->send_count = sends;
         TROUPE_TRY(troupe_end_create_event(end, &buffer->written));
         TROUPE_TRY(troupe_end_create_event(end, &buffer->read));
+        TROUPE_TRY(troupe_end_create_event(end, &buffer->taken));
         if (staged && i == 0) {
             TROUPE_TRY(troupe_end_alloc_staging(
                 end, (size_t)(buffers * sends) * troupe_end_buffer_bytes(end), &outlet->staging));
@@ -656,7 +671,7 @@ static troupe_status make_inlet(struct troupe_inlet *inlet) {
     const struct troupe_end *end = &inlet->end;
     const struct troupe_connect_options *options = &end->edge->options;
     const troupe_route *route = options->route;
-    bool cut = route != NULL && is_cut(troupe_route_source(route), &end->box);
+    bool cut = route != NULL && is_cut(troupe_route_source(route), &end->held.box);
     bool has_data = route != NULL || inlet->local == NULL || options->initial > 0;
     TROUPE_TRY(TROUPE_NEW(&inlet->entries, options->credits));
     inlet->depth = options->credits;
@@ -783,6 +798,7 @@ static void destroy_outlet(struct troupe_outlet *outlet) {
         }
         troupe_event_destroy(buffer->written);
         troupe_event_destroy(buffer->read);
+        troupe_event_destroy(buffer->taken);
         troupe_route_binding_destroy(buffer->bound.binding);
         troupe_free(buffer->sends);
     }

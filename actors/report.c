@@ -324,6 +324,19 @@ static void describe_island(const troupe_runtime *runtime, int conductor,
     line(arg, text);
 }
 
+static void describe_flows(const troupe_runtime *runtime, void (*line)(void *arg, const char *text),
+                           void *arg) {
+    int64_t agreed = runtime->flows_agreed, refused = runtime->flows_refused;
+    char text[160];
+    if (agreed + refused > 0) {
+        snprintf(text, sizeof text,
+                 "messages between devices of one machine: %" PRId64 " flows by copies from device "
+                 "to device, %" PRId64 " through host memory",
+                 agreed, refused);
+        line(arg, text);
+    }
+}
+
 void troupe_runtime_describe(const troupe_runtime *runtime,
                              void (*line)(void *arg, const char *text), void *arg) {
     for (int r = 0; r < runtime->rank_count; r++) {
@@ -331,4 +344,5 @@ void troupe_runtime_describe(const troupe_runtime *runtime,
             describe_island(runtime, r, line, arg);
         }
     }
+    describe_flows(runtime, line, arg);
 }

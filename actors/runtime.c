@@ -101,6 +101,9 @@ static void handle_control(void *arg, int from, const void *message, size_t byte
     case TROUPE_CONTROL_CREDIT:
         troupe_conductor_event(runtime, &control);
         break;
+    case TROUPE_CONTROL_GRANT:
+        troupe_heed_grant(runtime, from, &control);
+        break;
     case TROUPE_CONTROL_SENT:
         troupe_inlet_announce(inlet_of_channel(runtime, control.index), control.firing + 1);
         break;
@@ -646,6 +649,7 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     hash = troupe_hash_int(hash, runtime->options.look_ahead);
     hash = troupe_hash_int(hash, runtime->options.checksum);
     hash = troupe_hash_int(hash, runtime->options.serialize);
+    hash = troupe_hash_int(hash, runtime->options.through_host);
     hash = troupe_hash_int(hash, runtime->options.host_may_wait);
     TROUPE_TRY_FAIL(troupe_record_call(runtime, "create with order ", runtime->order_name, hash));
     *out = runtime;
@@ -711,6 +715,7 @@ static troupe_status make_machinery(troupe_runtime *runtime) {
     TROUPE_TRY(troupe_make_streams(runtime));
     TROUPE_TRY(make_task_clocks(runtime));
     TROUPE_TRY(troupe_make_mailboxes(runtime));
+    TROUPE_TRY(troupe_make_flows(runtime));
     TROUPE_TRY(troupe_make_conductor(runtime));
     TROUPE_TRY(troupe_create_actors(runtime));
     runtime->prepared = true;
@@ -732,6 +737,7 @@ static troupe_status start(troupe_runtime *runtime) {
     if (!runtime->prepared) {
         TROUPE_TRY(make_machinery(runtime));
     }
+    TROUPE_TRY(troupe_agree_on_flows(runtime));
     runtime->listening = true;
     troupe_comm_set_control_handler(runtime->comm, handle_control, runtime);
     troupe_comm_set_watch(runtime->comm, watch_wait, runtime);
@@ -753,12 +759,26 @@ static void ignore_control(void *arg, int from, const void *message, size_t byte
     (void)arg, (void)from, (void)message, (void)bytes;
 }
 
-/* Waits for the last control message of every rank, so that none meets the next runtime. */
-static void say_bye(troupe_runtime *runtime) {
+/* Waits until every rank has said so many byes. */
+static void say_bye(troupe_runtime *runtime, int times) {
     runtime->progress_ns = troupe_clock_ns();
     send_to_all(runtime, TROUPE_CONTROL_BYE);
-    while (runtime->byes_received < runtime->rank_count && !is_failed(runtime)) {
+    while (runtime->byes_received < times * runtime->rank_count && !is_failed(runtime)) {
         call_progress(runtime, true);
+    }
+}
+
+/* The first bye: nothing more is enqueued. The second, the last control message, so that none
+ * meets the next runtime: nothing here touches the memory of others any more. */
+static void take_leave(troupe_runtime *runtime) {
+    bool alive = runtime->started && !is_failed(runtime);
+    if (alive) {
+        say_bye(runtime, 1);
+    }
+    troupe_drain_streams(runtime);
+    troupe_let_go_of_flows(runtime);
+    if (alive) {
+        say_bye(runtime, 2);
     }
 }
 
@@ -766,9 +786,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     if (runtime == NULL) {
         return;
     }
-    if (runtime->started && !is_failed(runtime)) {
-        say_bye(runtime);
-    }
+    take_leave(runtime);
     if (runtime->listening) {
         troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
         troupe_comm_set_watch(runtime->comm, NULL, NULL);
@@ -776,7 +794,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     if (troupe_comm_failure(runtime->comm) != TROUPE_OK) {
         troupe_comm_progress(runtime->comm); /* ends what is in flight in our buffers */
     }
-    troupe_drain_streams(runtime);
+    troupe_destroy_flows(runtime);
     troupe_destroy_mailboxes(runtime);
     troupe_destroy_conductor(runtime);
     troupe_destroy_graph(runtime);

@@ -53,7 +53,8 @@ struct troupe_runtime_options {
      * other ranks has arrived: no rank waits for a message of one that is held up by a collective
      * in its stream, which waits for the former. */
     bool host_may_wait;
-    int generation; /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
+    bool through_host; /* messages between devices of one machine, too, go through host memory */
+    int generation;    /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
     /* Gets an event for each task that this rank has done: the method's index in the task graph,
      * the firing of the step, and when it ran; in the reduction lane from the post to the
      * completion. NULL: none. Borrowed. */
@@ -67,7 +68,8 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
  * its failure is known before that one ends. */
 troupe_status troupe_runtime_prepare(troupe_runtime *runtime);
 /* Collective. Checks that all ranks made the same calls; takes the endpoint over. Where the runtime
- * is prepared it does not allocate. */
+ * is prepared it allocates nothing but, on devices, windows, and goes on without those that fail.
+ */
 troupe_status troupe_runtime_start(troupe_runtime *runtime);
 /* Runs one step, this rank's part of it: returns when its tickets are done and its sends complete;
  * with actors on a device their work is then in their streams. The first step may be any, then one
@@ -119,8 +121,8 @@ const char *troupe_runtime_gang_name(const troupe_runtime *runtime, int gang);
  * is made of what this rank has declared. The runtime's. */
 troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out);
 
-/* After start: one line for each island, "island of 2 ranks, conductor 0: llm dp 0, vision dp 0".
- */
+/* After start: one line for each island, "island of 2 ranks, conductor 0: llm dp 0, vision dp 0",
+ * and one about the messages between devices of one machine, if there are any. */
 void troupe_runtime_describe(const troupe_runtime *runtime,
                              void (*line)(void *arg, const char *text), void *arg);
 /* Makes the rank ask all ranks who waits for what and print it to standard error in one screen, as

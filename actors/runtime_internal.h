@@ -7,6 +7,7 @@
  *     mailbox.c           outlets and inlets: buffers, sends, receives, contracts
  *     relay.c             what an inlet hands on to other ranks of its host
  *     copies.c            tensors on a device: copies to and from messages, events
+ *     flow.c              messages that the sender's device writes into the receiver's tensor
  *     conductor.c         the engine of an island, fed by control messages
  *     task_clock.c        how long tasks take on a device
  *     runtime.c           the executor: tickets in order, waits, accounting, failure
@@ -23,6 +24,7 @@
 #include "actors/report.h"
 #include "actors/runtime.h"
 #include "comm/contract.h"
+#include "comm/window.h"
 #include "comm/wire.h"
 #include "scheduler/engine.h"
 
@@ -97,6 +99,13 @@ struct troupe_channel {
 
 /* ---- mailboxes ---- */
 
+/* What a rank holds of the tensor of an edge. */
+struct troupe_held {
+    int part;              /* with a route: of the ragged row split, or -1 */
+    struct troupe_box box; /* with a route: what the rank holds; rows only if not ragged */
+    int64_t columns;
+};
+
 /* One end of an edge at an actor. */
 struct troupe_end {
     troupe_runtime *runtime;
@@ -106,9 +115,7 @@ struct troupe_end {
     int member;
     troupe_stream *stream; /* the actor's; NULL: its tensors are in host memory */
     int64_t rows_max;
-    int part;              /* with a route: of the ragged row split, or -1 */
-    struct troupe_box box; /* with a route: what the rank holds; rows only if not ragged */
-    int64_t columns;
+    struct troupe_held held;
 };
 
 /* The end's part of one message. */
@@ -131,6 +138,31 @@ struct troupe_piece {
     const struct troupe_route_message *message; /* NULL without a route */
     void *owner;                                /* the outlet buffer or inlet entry */
     int shard;                                  /* of the peer */
+    struct troupe_flow *flow; /* the sender's device writes the payload; NULL: it is sent */
+    /* Of sends from a device. */
+    int64_t sequence; /* the message */
+    bool relayed;
+    const struct troupe_bound *bound; /* the owner's */
+    troupe_event *taken;              /* the owner's: behind the copies out of its tensor */
+    struct troupe_box box_there;      /* with a flow: what the receiver's tensor covers */
+    struct troupe_piece *next;        /* that waits for a grant */
+};
+
+/* A pair of ranks on an edge, in one direction, see flow.c. */
+struct troupe_flow {
+    int edge;
+    int shard; /* 0 with a route */
+    int peer;
+    bool outgoing;              /* this rank writes */
+    bool tried, agreed;         /* the peer has such a device; both ends can do it */
+    int32_t works;              /* during the handshake: as far as known */
+    struct troupe_inlet *inlet; /* incoming */
+    struct troupe_held held;    /* outgoing: the peer's */
+    troupe_window **windows;    /* by slot, message % credits */
+    int64_t (*granted)[2];      /* outgoing: latest message, by slot and whether relayed */
+    struct troupe_window_offer *offers;
+    struct troupe_window_answer *answers;
+    struct troupe_transfer transfer; /* of the handshake */
 };
 
 struct troupe_outlet_buffer {
@@ -142,8 +174,8 @@ struct troupe_outlet_buffer {
     int64_t firing;
     struct troupe_bound bound;
     struct troupe_piece *sends;
-    int send_count;               /* of the array */
-    troupe_event *written, *read; /* on a device, see copies.c */
+    int send_count;                       /* of the array */
+    troupe_event *written, *read, *taken; /* on a device, see copies.c */
 };
 
 struct troupe_outlet {
@@ -170,12 +202,15 @@ struct troupe_inlet_entry {
     int *pending_from;                   /* of them, by shard of the source */
     bool hand_over;                      /* the local producer's buffer is the input */
     struct troupe_outlet_buffer *handed; /* to be released when consumed */
-    int receive_count;
+    int receive_count;                   /* of the message */
     struct troupe_piece *receives;
     char *staging;               /* for all of them together; NULL where none needs any */
     int entering;                /* receives from holders that have not arrived */
     struct troupe_piece *relays; /* sent when those have; see relay.c */
+    int relays_made;             /* of the array */
     troupe_event *filled, *kept, *consumed; /* on a device, see copies.c */
+    troupe_window
+        *window; /* of some flow into it: all are released together; NULL: there is none */
 };
 
 struct troupe_inlet {
@@ -212,18 +247,19 @@ struct troupe_posted_reduction {
 };
 
 enum troupe_control_kind {
-    TROUPE_CONTROL_TICKET,   /* conductor to member: index = method, firing, slot */
-    TROUPE_CONTROL_ARRIVED,  /* member to conductor: index = channel, firing, member */
-    TROUPE_CONTROL_DONE,     /* member to conductor: index = method, firing, member */
-    TROUPE_CONTROL_CREDIT,   /* conductor to conductor: index = channel */
-    TROUPE_CONTROL_SENT,     /* without steps, producer to consumer: index = channel, firing */
-    TROUPE_CONTROL_STOP,     /* to all: issue nothing more */
-    TROUPE_CONTROL_LAST,     /* conductor to member: no ticket comes after this */
-    TROUPE_CONTROL_QUIET,    /* to rank 0: all tickets run, all sends complete */
-    TROUPE_CONTROL_EXIT,     /* rank 0 to all: everyone is quiet */
-    TROUPE_CONTROL_REPORT,   /* to all: say what you wait for; index = round, slot = whether the job
-                                ends with it */
-    TROUPE_CONTROL_FACT,     /* struct troupe_wait_fact */
+    TROUPE_CONTROL_TICKET,  /* conductor to member: index = method, firing, slot */
+    TROUPE_CONTROL_ARRIVED, /* member to conductor: index = channel, firing, member */
+    TROUPE_CONTROL_DONE,    /* member to conductor: index = method, firing, member */
+    TROUPE_CONTROL_CREDIT,  /* conductor to conductor: index = channel */
+    TROUPE_CONTROL_GRANT,   /* consumer to producer: index = edge, slot = shard, member = relayed */
+    TROUPE_CONTROL_SENT,    /* without steps, producer to consumer: index = channel, firing */
+    TROUPE_CONTROL_STOP,    /* to all: issue nothing more */
+    TROUPE_CONTROL_LAST,    /* conductor to member: no ticket comes after this */
+    TROUPE_CONTROL_QUIET,   /* to rank 0: all tickets run, all sends complete */
+    TROUPE_CONTROL_EXIT,    /* rank 0 to all: everyone is quiet */
+    TROUPE_CONTROL_REPORT,  /* to all: say what you wait for; index = round, slot = whether the job
+                               ends with it */
+    TROUPE_CONTROL_FACT,    /* struct troupe_wait_fact */
     TROUPE_CONTROL_REPORTED, /* no more facts: index = round */
     TROUPE_CONTROL_BYE,      /* to all: nothing more comes from this runtime */
 };
@@ -272,6 +308,10 @@ struct troupe_runtime {
     struct troupe_outlet *outlets;
     int outlet_count;
     int sends_in_flight;
+    struct troupe_flow *flows;
+    int flow_count, flow_capacity;
+    int64_t flows_agreed, flows_refused; /* of all ranks */
+    struct troupe_piece *ungranted;      /* to be written when their receivers grant it */
 
     troupe_stream *outgoing, *incoming; /* copies to and from the host; NULL without a device */
     struct troupe_task_clock outgoing_clock, incoming_clock;
@@ -339,6 +379,11 @@ void troupe_edge_plan(const struct troupe_actor_edge *edge, int64_t step, int mi
 
 /* ---- mailbox.c ---- */
 
+/* What the rank holds at an end of a routed edge; ERROR_INVALID if that is not one piece. */
+troupe_status troupe_find_held(const struct troupe_actor_edge *edge, int rank, bool is_source,
+                               struct troupe_held *out);
+/* Of one message. */
+struct troupe_box troupe_box_held(const struct troupe_held *held, const int64_t *offsets);
 troupe_status troupe_make_mailboxes(troupe_runtime *runtime);
 void troupe_destroy_mailboxes(troupe_runtime *runtime);
 /* Messages of the steps up to this one are known: post receives for as many as there is room. */
@@ -369,23 +414,46 @@ troupe_status troupe_end_alloc(const struct troupe_end *end, size_t bytes, void 
 troupe_status troupe_end_alloc_staging(const struct troupe_end *end, size_t bytes, void **out);
 void troupe_end_free(const struct troupe_end *end, void *memory, void *staging);
 troupe_status troupe_end_create_event(const struct troupe_end *end, troupe_event **out);
-/* The actor's stream writes the buffer behind its latest reader here. */
+/* The actor's stream writes the buffer behind its latest readers. */
 troupe_status troupe_buffer_await_readers(const struct troupe_outlet_buffer *buffer);
 /* The method is enqueued: copies out of the buffer come behind it. */
 troupe_status troupe_buffer_mark_written(const struct troupe_outlet_buffer *buffer);
-/* On a device only: the payload to staging, piece->copied behind it. */
-troupe_status troupe_piece_copy_out(const struct troupe_outlet_buffer *buffer,
-                                    const struct troupe_piece *piece);
+/* On a device only: the payload to staging; piece->copied and piece->taken behind it. */
+troupe_status troupe_piece_copy_out(troupe_runtime *runtime, const struct troupe_piece *piece);
+/* On a device only: the payload into the receiver's tensor; piece->taken behind it. */
+troupe_status troupe_piece_copy_across(troupe_runtime *runtime, const struct troupe_piece *piece,
+                                       troupe_window *window,
+                                       const struct troupe_route_view *there);
 /* On a device only: the payload from staging, entry->filled behind it. */
 troupe_status troupe_piece_copy_in(const struct troupe_inlet_entry *entry,
                                    const struct troupe_piece *piece);
 /* On a device only: what stays on the rank, entry->kept behind it. */
 troupe_status troupe_entry_copy_kept(const struct troupe_inlet_entry *entry,
                                      const struct troupe_outlet_buffer *buffer);
+/* On a device only: later work of the stream sees the pieces that have arrived. */
+troupe_status troupe_entry_await_pieces(const struct troupe_inlet_entry *entry,
+                                        troupe_stream *stream);
 /* The actor's stream reads the entry behind what fills it. */
 troupe_status troupe_entry_await(const struct troupe_inlet_entry *entry);
 /* The method is enqueued: the entry is filled again behind it. */
 troupe_status troupe_entry_mark_consumed(const struct troupe_inlet_entry *entry);
+
+/* ---- flow.c: on a device only ---- */
+
+/* Those that this rank may have; alone. */
+troupe_status troupe_make_flows(troupe_runtime *runtime);
+/* Collective. Which of them there are. */
+troupe_status troupe_agree_on_flows(troupe_runtime *runtime);
+/* The flow of an end with the peer, or NULL. */
+struct troupe_flow *troupe_flow_of(const struct troupe_end *end, int peer, bool outgoing);
+/* The receive of an inlet entry is posted: its flow may write. */
+void troupe_flow_grant(const struct troupe_piece *piece);
+void troupe_heed_grant(troupe_runtime *runtime, int from, const struct troupe_control *control);
+/* Sends a piece of a tensor on the device, addressed and sealed, on its way. */
+troupe_status troupe_piece_depart(troupe_runtime *runtime, struct troupe_piece *piece);
+/* Gives up the memory of others; then, when all have, this rank's own windows. */
+void troupe_let_go_of_flows(troupe_runtime *runtime);
+void troupe_destroy_flows(troupe_runtime *runtime);
 
 /* ---- task_clock.c ---- */
 
@@ -398,7 +466,8 @@ troupe_status troupe_task_clock_end(struct troupe_task_clock *clock);
 /* Of what the device has done. */
 uint64_t troupe_task_clock_total_ns(const struct troupe_task_clock *clock);
 
-/* Addresses the piece to (or from) the peer on a channel, with the payload where it lies. */
+/* Addresses the piece to (or from) the peer on a channel, with the payload where it lies; the flow
+ * is set. */
 void troupe_piece_address(const struct troupe_end *end, const struct troupe_bound *bound,
                           int channel, int peer, struct troupe_piece *piece);
 /* Writes the piece's header, payload checksum included. */

@@ -110,6 +110,11 @@ static void name_unsent(const troupe_runtime *runtime, struct troupe_wait_fact *
             return;
         }
     }
+    if (runtime->ungranted != NULL) { /* a copy into a tensor that is not free yet */
+        fact->state = TROUPE_RANK_SENDS;
+        fact->index = runtime->ungranted->flow->edge;
+        fact->rank = runtime->ungranted->flow->peer;
+    }
 }
 
 static struct troupe_wait_fact rank_fact(const troupe_runtime *runtime) {

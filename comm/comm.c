@@ -105,6 +105,14 @@ int troupe_comm_host(const troupe_comm *comm, int rank) {
     return comm->hosts[rank];
 }
 
+int troupe_comm_host_index(const troupe_comm *comm) {
+    int index = 0;
+    for (int r = 0; r < comm->rank; r++) {
+        index += comm->hosts[r] == comm->hosts[comm->rank];
+    }
+    return index;
+}
+
 const char *troupe_comm_name(const troupe_comm *comm) {
     return comm->name;
 }

@@ -62,6 +62,8 @@ int troupe_comm_rank(const troupe_comm *comm);
 int troupe_comm_size(const troupe_comm *comm);
 /* Ranks with equal host index share a machine (TROUPE_HOST_ID overrides). */
 int troupe_comm_host(const troupe_comm *comm, int rank);
+/* This rank among those of its host, from 0: ranks take the host's GPUs in turn. */
+int troupe_comm_host_index(const troupe_comm *comm);
 /* "loopback", "libfabric tcp;ofi_rxm", "mpi" */
 const char *troupe_comm_name(const troupe_comm *comm);
 

@@ -354,6 +354,7 @@ static void poll_network(troupe_process *process) {
 /* MPI cannot take a started message back; the job is ending, and MPI with it. */
 static void withdraw(troupe_comm *comm) {
     struct troupe_mpi *mpi = mpi_of(comm);
+    troupe_process_farewell(&mpi->process);
     mpi->active = mpi->sends_waiting = (struct troupe_operation_list){0};
     memset(mpi->buckets, 0, sizeof(mpi->buckets));
     troupe_mpi_withdraw_collectives(&mpi->collectives, comm->failure);

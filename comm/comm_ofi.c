@@ -367,17 +367,15 @@ static void complete(struct ofi *ofi, struct troupe_operation *operation, size_t
     }
 }
 
-static int peer_of(const struct ofi *ofi, struct troupe_operation *operation) {
-    if (operation == NULL || operation->kind == TROUPE_OPERATION_FRAME_IN) {
-        return ofi->process.comm.rank;
-    }
+static int peer_of(struct troupe_operation *operation) {
     return operation->kind == TROUPE_OPERATION_FRAME_OUT
                ? ((struct troupe_frame *)operation)->to
                : troupe_operation_transfer(operation)->peer;
 }
 
 /* A message that not even the spill could hold breaks the contract, and the connection with it;
- * all else is a lost rank. */
+ * all else is a lost rank. A frame that came to nothing does not say whose it was: the watch will.
+ */
 static void complete_with_error(struct ofi *ofi) {
     struct fi_cq_err_entry error = {0};
     if (fi_cq_readerr(ofi->completions, &error, 0) != 1) {
@@ -390,8 +388,10 @@ static void complete_with_error(struct ofi *ofi) {
         troupe_comm_complete(&ofi->process.comm, transfer,
                              troupe_comm_wrong_size(&ofi->process.comm, transfer, arrived));
         troupe_comm_fail(&ofi->process.comm, TROUPE_ERROR_CONTRACT, "%s", troupe_last_error());
-    } else if (ofi->process.comm.failure == TROUPE_OK) {
-        troupe_process_lost(&ofi->process, peer_of(ofi, operation), fi_strerror(error.err));
+    } else if (operation != NULL && operation->kind == TROUPE_OPERATION_FRAME_IN) {
+        post_buffer(ofi, (struct buffer *)operation);
+    } else if (operation != NULL) {
+        troupe_process_lost(&ofi->process, peer_of(operation), fi_strerror(error.err));
     }
 }
 
@@ -457,6 +457,7 @@ static void poll_network(troupe_process *process) {
 /* Without an endpoint nobody reads or writes the caller's memory. */
 static void withdraw(troupe_comm *comm) {
     struct ofi *ofi = ofi_of(comm);
+    troupe_process_farewell(&ofi->process);
     CLOSE(ofi->endpoint);
     memset(ofi->sends_waiting, 0, (size_t)comm->size * sizeof(*ofi->sends_waiting));
     ofi->receives_waiting = ofi->buffers_waiting = (struct troupe_operation_list){0};

@@ -19,21 +19,18 @@
 enum {
     POLLS_PER_CLOCK = 4096,          /* looks at the network between two readings of the clock */
     WATCH_NS = 50 * 1000 * 1000,     /* between two looks at the others' processes */
-    FAREWELL_NS = 300 * 1000 * 1000, /* to get a notice of failure out */
+    FAREWELL_NS = 500 * 1000 * 1000, /* to get a notice of failure out, and the others' in */
+    EXPLAIN_NS = 1000 * 1000 * 1000, /* to wait for the reason why a rank of another host ends */
     PARK_NS_MIN = 50 * 1000,
 };
 
 static const int64_t patience_ns_max = 2000000000; /* with the others, when one has failed */
 
-/* One cache line a rank, in shared memory. */
+/* A rank's, in shared memory. */
 struct troupe_bell {
     _Alignas(TROUPE_CACHE_LINE) _Atomic uint32_t parked;
-};
-
-/* What a TROUPE_FRAME_FAILURE carries. */
-struct notice {
-    int32_t status;
-    char text[TROUPE_CONTROL_BYTES_MAX - 4];
+    _Atomic bool has_notice;
+    struct troupe_notice notice;
 };
 
 void troupe_operation_append(struct troupe_operation_list *list,
@@ -160,12 +157,21 @@ void troupe_lane_sent(troupe_process *process, struct troupe_frame *frame) {
     }
 }
 
-static void heed_notice(troupe_process *process, const struct troupe_frame_wire *wire) {
-    struct notice notice;
-    process->comm.spoken_for |= process->comm.ends_job && wire->from < process->comm.rank;
-    memcpy(&notice, wire->data, wire->bytes);
-    troupe_comm_fail(&process->comm, (troupe_status)notice.status, "%.*s",
-                     (int)(wire->bytes - sizeof(notice.status)), notice.text);
+/* Another rank says why it ends. */
+static void heed(troupe_process *process, const struct troupe_notice *notice) {
+    troupe_comm *comm = &process->comm;
+    comm->spoken_for |= comm->ends_job && notice->origin < comm->rank;
+    if (comm->failure == TROUPE_OK) {
+        process->notice = *notice;
+        troupe_comm_fail(comm, (troupe_status)notice->status, "%s", notice->text);
+    }
+}
+
+static void hear(troupe_process *process, const struct troupe_frame_wire *wire) {
+    struct troupe_notice notice;
+    memcpy(&notice, wire->data, sizeof(notice));
+    process->lanes[wire->from].answered = true;
+    heed(process, &notice);
 }
 
 void troupe_lane_received(troupe_process *process, const struct troupe_frame_wire *wire) {
@@ -182,7 +188,7 @@ void troupe_lane_received(troupe_process *process, const struct troupe_frame_wir
         process->carrier->announced(process, wire->from, wire->data, wire->bytes);
         break;
     case TROUPE_FRAME_FAILURE:
-        heed_notice(process, wire);
+        hear(process, wire);
         break;
     case TROUPE_FRAME_CREDIT:
         break;
@@ -272,6 +278,120 @@ void troupe_process_ring(troupe_process *process, int rank) {
     }
 }
 
+/* ---- failure ---- */
+
+/* What ranks of this host have pinned up; a rank does so before any of its connections closes. */
+static void read_notices(troupe_process *process) {
+    for (int r = 0; r < process->comm.size && process->comm.failure == TROUPE_OK; r++) {
+        /* acquire: the notice is complete; pairs with the release in pin_up */
+        if (shares_host(process, r) &&
+            atomic_load_explicit(&process->bells[r].has_notice, memory_order_acquire)) {
+            heed(process, &process->bells[r].notice);
+        }
+    }
+}
+
+static void pin_up(troupe_process *process) {
+    struct troupe_bell *own = &process->bells[process->comm.rank];
+    own->notice = process->notice;
+    /* release: publishes the notice; pairs with the acquire in read_notices */
+    atomic_store_explicit(&own->has_notice, true, memory_order_release);
+}
+
+/* Nobody has said why the rank would end. */
+static void declare_lost(troupe_process *process, int peer, const char *how) {
+    process->notice.lost = peer;
+    troupe_comm_fail(&process->comm, TROUPE_ERROR_PEER,
+                     "rank %d is lost: %s (seen by rank %d); the job ends, resume from its last "
+                     "checkpoint",
+                     peer, how, process->comm.rank);
+}
+
+void troupe_process_lost(troupe_process *process, int peer, const char *how) {
+    read_notices(process);
+    if (process->comm.failure != TROUPE_OK) {
+        return;
+    }
+    if (shares_host(process, peer)) {
+        declare_lost(process, peer, how);
+    } else if (process->suspect < 0) {
+        process->suspect = peer;
+        process->suspected_ns = (int64_t)troupe_clock_ns();
+        snprintf(process->suspected_how, sizeof process->suspected_how, "%s", how);
+    }
+}
+
+static void judge_suspect(troupe_process *process) {
+    if (process->suspect < 0 || process->comm.failure != TROUPE_OK) {
+        return;
+    }
+    read_notices(process);
+    if (process->comm.failure == TROUPE_OK &&
+        (int64_t)troupe_clock_ns() - process->suspected_ns > EXPLAIN_NS) {
+        declare_lost(process, process->suspect, process->suspected_how);
+    }
+}
+
+/* The first failure as the others shall hear it: as this rank heard it, or in its own words. */
+static void make_notice(troupe_process *process) {
+    struct troupe_notice *notice = &process->notice;
+    const troupe_comm *comm = &process->comm;
+    if (notice->origin >= 0) {
+        return;
+    }
+    bool is_loss = comm->failure == TROUPE_ERROR_PEER;
+    char who[64] = "";
+    if (!is_loss) {
+        snprintf(who, sizeof who, "rank %d ended the job: ", comm->rank);
+    }
+    notice->origin = comm->rank;
+    notice->status = is_loss ? TROUPE_ERROR_PEER : TROUPE_ERROR_ABORTED;
+    int room = (int)(sizeof notice->text - sizeof who);
+    snprintf(notice->text, sizeof notice->text, "%s%.*s", who, room, comm->failure_text);
+}
+
+/* Hands the notices to the carrier; true when all are out and all others have sent theirs. */
+static bool has_parted(troupe_process *process) {
+    bool parted = true;
+    for (int r = 0; r < process->comm.size; r++) {
+        struct troupe_lane *lane = &process->lanes[r];
+        if (r == process->comm.rank || r == process->notice.lost) {
+            continue;
+        }
+        if (!lane->told) {
+            lane->told = transmit(process, &lane->failure_frame) == TROUPE_OK;
+        }
+        parted = parted && lane->told && !lane->failure_frame.busy && lane->answered;
+    }
+    return parted;
+}
+
+/* Who is lost does not listen, and others may be busy for long; so this ends after a while. What
+ * all ranks see for themselves, such as a layout that does not fit, they all say here, and only the
+ * lowest says it to the user. */
+void troupe_process_farewell(troupe_process *process) {
+    if (process->comm.failure == TROUPE_OK || process->said_farewell) {
+        return;
+    }
+    process->said_farewell = true;
+    make_notice(process);
+    pin_up(process);
+    for (int r = 0; r < process->comm.size; r++) {
+        fill_frame(process, &process->lanes[r].failure_frame, r, TROUPE_FRAME_FAILURE,
+                   &process->notice, sizeof process->notice);
+    }
+    int64_t end = (int64_t)troupe_clock_ns() + FAREWELL_NS;
+    while (!has_parted(process) && (int64_t)troupe_clock_ns() < end) {
+        process->carrier->poll(process);
+        sched_yield();
+    }
+}
+
+void troupe_process_announce_abort(troupe_comm *comm, const char *why) {
+    (void)why; /* it is the failure's text */
+    troupe_process_farewell((troupe_process *)comm);
+}
+
 /* ---- watch ---- */
 
 static void watch_peers(troupe_process *process) {
@@ -284,67 +404,7 @@ static void watch_peers(troupe_process *process) {
     if (peer >= 0) {
         troupe_process_lost(process, peer, "its process has ended");
     }
-}
-
-/* ---- failure ---- */
-
-/* Hands the notices to the carrier; true when all are out. */
-static bool tell_all(troupe_process *process, int except) {
-    bool all_out = true;
-    for (int r = 0; r < process->comm.size; r++) {
-        struct troupe_lane *lane = &process->lanes[r];
-        if (r == process->comm.rank || r == except) {
-            continue;
-        }
-        if (!lane->told) {
-            lane->told = transmit(process, &lane->failure_frame) == TROUPE_OK;
-        }
-        all_out = all_out && lane->told && !lane->failure_frame.busy;
-    }
-    return all_out;
-}
-
-/* Tries for a short time to tell the others; who is lost does not listen. */
-static void announce(troupe_process *process, troupe_status status, const char *text, int except) {
-    struct notice notice = {.status = status};
-    size_t length = strlen(text) < sizeof(notice.text) ? strlen(text) : sizeof(notice.text);
-    memcpy(notice.text, text, length);
-    for (int r = 0; r < process->comm.size; r++) {
-        fill_frame(process, &process->lanes[r].failure_frame, r, TROUPE_FRAME_FAILURE, &notice,
-                   sizeof(notice.status) + length);
-    }
-    int64_t end = (int64_t)troupe_clock_ns() + FAREWELL_NS;
-    while (!tell_all(process, except) && (int64_t)troupe_clock_ns() < end) {
-        process->carrier->poll(process);
-    }
-}
-
-void troupe_process_lost(troupe_process *process, int peer, const char *how) {
-    if (process->comm.failure == TROUPE_OK) {
-        troupe_comm_fail(&process->comm, TROUPE_ERROR_PEER,
-                         "rank %d is lost: %s (seen by rank %d); the job ends, resume from its "
-                         "last checkpoint",
-                         peer, how, process->comm.rank);
-        announce(process, TROUPE_ERROR_PEER, process->comm.failure_text, peer);
-    }
-}
-
-/* What all ranks see for themselves, such as a layout that does not fit, they all announce; only
- * the lowest then says it. */
-static void listen_for_lower(troupe_process *process) {
-    int64_t end = (int64_t)troupe_clock_ns() + FAREWELL_NS;
-    while (process->comm.rank > 0 && !process->comm.spoken_for &&
-           (int64_t)troupe_clock_ns() < end) {
-        process->carrier->poll(process);
-        sched_yield();
-    }
-}
-
-void troupe_process_announce_abort(troupe_comm *comm, const char *why) {
-    char text[sizeof(comm->failure_text)];
-    snprintf(text, sizeof(text), "rank %d ended the job: %s", comm->rank, why);
-    announce((troupe_process *)comm, TROUPE_ERROR_ABORTED, text, -1);
-    listen_for_lower((troupe_process *)comm);
+    judge_suspect(process);
 }
 
 /* ---- slots ---- */
@@ -409,6 +469,8 @@ troupe_status troupe_process_init(troupe_process *process, const struct troupe_c
                                   struct troupe_bootstrap *bootstrap) {
     process->carrier = carrier;
     process->bootstrap = *bootstrap;
+    process->notice = (struct troupe_notice){.origin = -1, .lost = -1};
+    process->suspect = -1;
     TROUPE_TRY(troupe_comm_init(&process->comm, backend, bootstrap->rank, bootstrap->size));
     memcpy(process->comm.hosts, bootstrap->hosts, (size_t)bootstrap->size * sizeof(int));
     troupe_comm_set_limits(&process->comm, options->spin_ns, options->control_messages_max);
@@ -446,9 +508,15 @@ troupe_status troupe_process_greet(troupe_process *process) {
 /* The launcher may end all processes as soon as one ends without the others. So the rank that
  * aborted, and has yet to say why, does not wait as long as those it told. */
 bool troupe_process_meet(troupe_process *process) {
+    troupe_process_farewell(process);
     int64_t patience_ns = process->comm.ends_job ? patience_ns_max / 4 : patience_ns_max;
-    return process->comm.failure != TROUPE_ERROR_PEER &&
-           troupe_bootstrap_meet(&process->bootstrap, serve, process, patience_ns) == TROUPE_OK;
+    bool all_met =
+        process->comm.failure != TROUPE_ERROR_PEER &&
+        troupe_bootstrap_meet(&process->bootstrap, serve, process, patience_ns) == TROUPE_OK;
+    if (!all_met) {
+        troupe_process_farewell(process);
+    }
+    return all_met;
 }
 
 void troupe_process_fini(troupe_process *process) {

@@ -5,14 +5,20 @@
  *   lane    control messages in order, bounded by credits: a rank sends at most LANE_WINDOW frames
  *           that the other has not handled yet, so pre-posted buffers always suffice and none drops
  *   watch   the death of a rank (comm/watch.h), which is told to all others
- *   bells   a word of shared memory per rank of this host, on which it sleeps and others wake it
+ *   bells   shared memory per rank of this host: a word on which it sleeps and others wake it, and
+ *           a notice of why it ends
+ *
+ * A rank that ends because of another must not be taken for the dead one. So before it closes
+ * anything it pins its notice up for the ranks of its host and sends it to all: on every connection
+ * the reason precedes the end. Who sees an end looks at the notices of its host, which settles it
+ * for a rank of this host; before it names a rank of another host it listens for a while.
  *
  *     sender:    troupe_lane_send -> carrier->transmit(frame) ... troupe_lane_sent(frame)
  *     receiver:  troupe_lane_received(frame), then the buffer is posted again
  *
  * Ownership: frames belong to the endpoint. Threads: the endpoint's.
- * Failure: carrier->transmit returns AGAIN (asked again at the next progress) or makes the endpoint
- * fail; a lost rank is told to all others.
+ * Failure: carrier->transmit returns AGAIN (asked again at the next progress) or reports a lost
+ * rank; the first failure is told to all others.
  */
 #ifndef TROUPE_COMM_COMM_PROCESS_H
 #define TROUPE_COMM_COMM_PROCESS_H
@@ -93,7 +99,16 @@ struct troupe_lane {
     int credits;                        /* frames that the other side still takes */
     int owed;                           /* frames handled and not yet told */
     bool told;                          /* failure_frame was handed to the carrier */
+    bool answered;                      /* the rank has sent its own */
     struct troupe_frame credit_frame, failure_frame;
+};
+
+/* Why a rank ends: what a TROUPE_FRAME_FAILURE carries and a rank pins up. */
+struct troupe_notice {
+    int32_t status;
+    int32_t origin; /* the rank that found it out */
+    int32_t lost;   /* the rank that is no more; -1: none */
+    char text[TROUPE_CONTROL_BYTES_MAX - 12];
 };
 
 struct troupe_bell;
@@ -115,6 +130,13 @@ struct troupe_process {
     struct troupe_watch watch;
     int64_t watched_ns; /* when it was looked at */
     unsigned polls;
+
+    struct troupe_notice notice; /* of the failure; origin -1: not made yet */
+    bool said_farewell;
+    /* A rank of another host that seems to be gone, if nobody says why it ended; -1: none. */
+    int suspect;
+    int64_t suspected_ns;
+    char suspected_how[64];
 };
 
 /* Takes over *bootstrap. Collective. */
@@ -139,8 +161,11 @@ void troupe_lane_received(troupe_process *process, const struct troupe_frame_wir
 /* Wakes a rank that sleeps in troupe_process_park; after anything was handed to the network. */
 void troupe_process_ring(troupe_process *process, int rank);
 
-/* Rank `peer` is gone: fails this endpoint and tells the others. */
+/* Rank `peer` is gone: fails this endpoint, now or when nobody has explained it in time. */
 void troupe_process_lost(troupe_process *process, int peer, const char *how);
+/* The endpoint has failed: says why to all others, once. Before anything of it is closed. Blocks
+ * for a short time. */
+void troupe_process_farewell(troupe_process *process);
 
 /* Slots for the carriers' backends. */
 troupe_status troupe_process_send_control(troupe_comm *comm, int to, const void *message,

@@ -82,7 +82,8 @@ struct troupe_route_binding {
     struct troupe_route_message *receives;
     struct troupe_route_message kept; /* what stays on the rank; box_count may be 0 */
     const troupe_route *route;
-    struct troupe_route_work *work; /* memory of bind */
+    struct troupe_route_work *work;  /* memory of bind; NULL in a copy */
+    struct troupe_box *copied_boxes; /* of a copy */
 };
 
 struct troupe_route_bytes {

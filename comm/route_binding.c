@@ -7,6 +7,8 @@
  * And the shares of a balance have no cycles, so over all its groups there are fewer cuts than
  * ranks.
  */
+#include <string.h>
+
 #include "comm/route_internal.h"
 #include "runtime/memory.h"
 
@@ -65,25 +67,34 @@ static int own_cells(const troupe_route *route, const struct troupe_route_side *
     return most;
 }
 
+static void mark_members(const struct troupe_route_set *set, const struct troupe_route_run *run,
+                         int *marks) {
+    for (int i = run->begin; i < run->end; i++) {
+        marks[set->members[i]] = 1;
+    }
+}
+
 /* How many ranks of its host need something that the rank needs. */
-static int count_neighbours(const troupe_route *route, int slot) {
+static int count_neighbours(const troupe_route *route, int slot, int *marks) {
+    struct troupe_route_span parts = route->destination.parts_of[slot];
     int count = 0;
-    for (int other = 0; other < route->rank_count; other++) {
-        bool shares = false;
-        struct troupe_route_span parts = route->destination.parts_of[slot];
-        for (int p = parts.begin; p < parts.end && other != slot && !shares; p++) {
-            for (int c = 0; c < route->cell_count && !shares; c++) {
-                int part = route->destination.part_lists[p];
-                int index = route->destination.set_of[part * route->cell_count + c];
-                const struct troupe_route_run *run =
-                    index == TROUPE_ROUTE_NOBODY
-                        ? NULL
-                        : troupe_route_run_of(&route->sets[index], route->hosts[slot]);
-                shares = run != NULL && holds(&route->sets[index], run, slot) &&
-                         holds(&route->sets[index], run, other);
+    memset(marks, 0, (size_t)route->rank_count * sizeof *marks);
+    for (int p = parts.begin; p < parts.end; p++) {
+        const int *set_of =
+            route->destination.set_of + route->destination.part_lists[p] * route->cell_count;
+        for (int c = 0; c < route->cell_count; c++) {
+            const struct troupe_route_set *set =
+                set_of[c] == TROUPE_ROUTE_NOBODY ? NULL : &route->sets[set_of[c]];
+            const struct troupe_route_run *run =
+                set == NULL ? NULL : troupe_route_run_of(set, route->hosts[slot]);
+            if (run != NULL && holds(set, run, slot)) {
+                mark_members(set, run, marks);
             }
         }
-        count += shares;
+    }
+    marks[slot] = 0;
+    for (int other = 0; other < route->rank_count; other++) {
+        count += marks[other];
     }
     return count;
 }
@@ -105,7 +116,7 @@ static int ranks_with_parts(const troupe_route *route, const struct troupe_route
 }
 
 /* `cuts` counts those in pieces that the rank can have to do with. */
-static struct sizes find_sizes(const troupe_route *route, int slot) {
+static struct sizes find_sizes(const troupe_route *route, int slot, int *marks) {
     int host = route->hosts[slot];
     int held = span_count(route->source.parts_of, slot);
     int needed = span_count(route->destination.parts_of, slot);
@@ -117,6 +128,7 @@ static struct sizes find_sizes(const troupe_route *route, int slot) {
     for (int h = 0; h < route->host_count; h++) {
         weights = route->needers_max[h] - 1 > weights ? route->needers_max[h] - 1 : weights;
     }
+    int neighbours = count_neighbours(route, slot, marks);
     int64_t cuts = holders + near * weights; /* of the first hops, and of the relays of this host */
     int64_t out = own_cells(route, &route->source, slot) * chain(held, route->destination.parts) *
                   route->runs_max;
@@ -128,8 +140,8 @@ static struct sizes find_sizes(const troupe_route *route, int slot) {
     int64_t partial =
         (held == 0 ? 0 : holders + all * weights + cuts * copies) + cuts * (copies + 1);
     struct sizes sizes = {.sends = held == 0 ? 0 : smaller(sends + near_sends, needers),
-                          .relays = smaller(relays, count_neighbours(route, slot)),
-                          .receives = smaller(receives, holders + count_neighbours(route, slot)),
+                          .relays = smaller(relays, neighbours),
+                          .receives = smaller(receives, holders + neighbours),
                           .hops = sends + near_sends + receives + relays + in};
     sizes.boxes = sizes.hops + (route->cell_count > 1 ? CUT_BOXES * partial : 0);
     return sizes;
@@ -238,21 +250,48 @@ static void work_destroy(struct troupe_route_work *w) {
     troupe_free(w);
 }
 
-static troupe_status make_messages(struct troupe_route_binding *binding) {
+/* Room for the boxes of so many messages, unless there is. */
+static troupe_status make_room(struct troupe_route_work *w, const struct sizes *sizes) {
+    if (sizes->hops > w->hops_max) {
+        troupe_free(w->hops);
+        troupe_free(w->order);
+        w->hops = NULL;
+        w->order = NULL;
+        TROUPE_TRY(TROUPE_NEW(&w->hops, sizes->hops));
+        TROUPE_TRY(TROUPE_NEW(&w->order, sizes->hops));
+        w->hops_max = sizes->hops;
+    }
+    if (sizes->boxes > w->boxes_max) {
+        troupe_free(w->boxes);
+        w->boxes = NULL;
+        TROUPE_TRY(TROUPE_NEW(&w->boxes, sizes->boxes));
+        w->boxes_max = sizes->boxes;
+    }
+    return TROUPE_OK;
+}
+
+static void free_messages(struct troupe_route_binding *binding) {
+    troupe_free(binding->sends);
+    troupe_free(binding->relays);
+    troupe_free(binding->receives);
+    binding->sends = binding->relays = binding->receives = NULL;
+}
+
+troupe_status troupe_route_binding_retarget(struct troupe_route_binding *binding, int rank) {
     struct troupe_route_work *w = binding->work;
-    struct sizes sizes = find_sizes(binding->route, w->slot);
+    const troupe_route *route = binding->route;
+    w->slot = troupe_route_slot(route, rank);
+    struct sizes sizes = find_sizes(route, w->slot, w->position);
+    binding->rank = rank;
     binding->sends_max = (int)sizes.sends;
     binding->relays_max = (int)sizes.relays;
     binding->receives_max = (int)sizes.receives;
-    binding->scattered = binding->route->needers_max[binding->route->hosts[w->slot]] > 1;
-    w->hops_max = sizes.hops;
-    w->boxes_max = sizes.boxes;
+    binding->scattered = route->needers_max[route->hosts[w->slot]] > 1;
+    free_messages(binding);
     TROUPE_TRY(TROUPE_NEW(&binding->sends, sizes.sends));
     TROUPE_TRY(TROUPE_NEW(&binding->relays, sizes.relays));
     TROUPE_TRY(TROUPE_NEW(&binding->receives, sizes.receives));
-    TROUPE_TRY(TROUPE_NEW(&w->hops, sizes.hops));
-    TROUPE_TRY(TROUPE_NEW(&w->order, sizes.hops));
-    return TROUPE_NEW(&w->boxes, sizes.boxes);
+    return make_room(w, &sizes);
 }
 
 troupe_status troupe_route_binding_create(const troupe_route *route, int rank,
@@ -266,7 +305,7 @@ troupe_status troupe_route_binding_create(const troupe_route *route, int rank,
     binding->work->slot = troupe_route_slot(route, rank);
     if (binding->work->slot != TROUPE_ROUTE_NOBODY) {
         TROUPE_TRY_FAIL(work_init(binding->work, route));
-        TROUPE_TRY_FAIL(make_messages(binding));
+        TROUPE_TRY_FAIL(troupe_route_binding_retarget(binding, rank));
     }
     *out = binding;
     return TROUPE_OK;
@@ -280,10 +319,62 @@ void troupe_route_binding_destroy(struct troupe_route_binding *binding) {
         return;
     }
     work_destroy(binding->work);
-    troupe_free(binding->sends);
-    troupe_free(binding->relays);
-    troupe_free(binding->receives);
+    free_messages(binding);
+    troupe_free(binding->copied_boxes);
     troupe_free(binding);
+}
+
+/* ---- copies ---- */
+
+static int64_t count_boxes(const struct troupe_route_message *messages, int count) {
+    int64_t boxes = 0;
+    for (int i = 0; i < count; i++) {
+        boxes += messages[i].box_count;
+    }
+    return boxes;
+}
+
+static void copy_message(const struct troupe_route_message *message, struct troupe_box **boxes,
+                         struct troupe_route_message *out) {
+    *out = *message;
+    out->boxes = *boxes;
+    for (int i = 0; i < message->box_count; i++) {
+        *(*boxes)++ = message->boxes[i];
+    }
+}
+
+static troupe_status copy_messages(const struct troupe_route_message *messages, int count,
+                                   struct troupe_box **boxes, struct troupe_route_message **out) {
+    TROUPE_TRY(TROUPE_NEW(out, count));
+    for (int i = 0; i < count; i++) {
+        copy_message(&messages[i], boxes, &(*out)[i]);
+    }
+    return TROUPE_OK;
+}
+
+troupe_status troupe_route_binding_copy(const struct troupe_route_binding *binding,
+                                        struct troupe_route_binding **out) {
+    const struct troupe_route_binding *b = binding;
+    struct troupe_route_binding *copy = NULL;
+    troupe_status status = TROUPE_OK;
+    int64_t count = b->kept.box_count + count_boxes(b->sends, b->send_count) +
+                    count_boxes(b->relays, b->relay_count) +
+                    count_boxes(b->receives, b->receive_count);
+    TROUPE_TRY(TROUPE_NEW(&copy, 1));
+    *copy = *b;
+    copy->work = NULL;
+    copy->sends = copy->relays = copy->receives = NULL;
+    TROUPE_TRY_FAIL(TROUPE_NEW(&copy->copied_boxes, count));
+    struct troupe_box *boxes = copy->copied_boxes;
+    copy_message(&b->kept, &boxes, &copy->kept);
+    TROUPE_TRY_FAIL(copy_messages(b->sends, b->send_count, &boxes, &copy->sends));
+    TROUPE_TRY_FAIL(copy_messages(b->relays, b->relay_count, &boxes, &copy->relays));
+    TROUPE_TRY_FAIL(copy_messages(b->receives, b->receive_count, &boxes, &copy->receives));
+    *out = copy;
+    return TROUPE_OK;
+fail:
+    troupe_route_binding_destroy(copy);
+    return status;
 }
 
 struct troupe_route_bytes troupe_route_binding_bytes(const struct troupe_route_binding *binding) {

@@ -241,6 +241,20 @@ static troupe_status check_message(const struct plan *plan, int from,
     return TROUPE_OK;
 }
 
+static int64_t common_elements(const struct troupe_route_message *message,
+                               const struct troupe_box *box) {
+    int64_t elements = 0;
+    struct troupe_box common;
+    bool far = message->row_begin >= box->end[0] ||
+               message->row_begin + message->row_count <= box->begin[0];
+    for (int i = 0; i < message->box_count && !far; i++) {
+        if (troupe_box_intersect(&message->boxes[i], box, &common)) {
+            elements += troupe_box_elements(&common);
+        }
+    }
+    return elements;
+}
+
 /* A relayed box is all in what the rank receives from others than relays: so it never waits for
  * something that waits for it. */
 static troupe_status check_relayed(const struct troupe_route_binding *binding,
@@ -248,11 +262,8 @@ static troupe_status check_relayed(const struct troupe_route_binding *binding,
     for (int i = 0; i < relay->box_count; i++) {
         int64_t first_hand = 0;
         for (int m = 0; m < binding->receive_count; m++) {
-            const struct troupe_route_message *receive = &binding->receives[m];
-            for (int b = 0; b < receive->box_count && !receive->relayed; b++) {
-                struct troupe_box common;
-                troupe_box_intersect(&receive->boxes[b], &relay->boxes[i], &common);
-                first_hand += troupe_box_elements(&common);
+            if (!binding->receives[m].relayed) {
+                first_hand += common_elements(&binding->receives[m], &relay->boxes[i]);
             }
         }
         if (first_hand != troupe_box_elements(&relay->boxes[i])) {
@@ -378,6 +389,24 @@ static troupe_status list_hosts(const troupe_route *route, int **out) {
     return TROUPE_OK;
 }
 
+/* What each rank of the route does with the microbatch. */
+static troupe_status bind_all(const troupe_route *route, const int64_t *source_offsets,
+                              const int64_t *destination_offsets,
+                              struct troupe_route_binding **out) {
+    struct troupe_route_binding *binding = NULL;
+    troupe_status status = TROUPE_OK;
+    for (int i = 0; i < route->rank_count; i++) {
+        int rank = route->ranks[i];
+        TROUPE_TRY_FAIL(binding == NULL ? troupe_route_binding_create(route, rank, &binding)
+                                        : troupe_route_binding_retarget(binding, rank));
+        TROUPE_TRY_FAIL(troupe_route_bind(binding, source_offsets, destination_offsets));
+        TROUPE_TRY_FAIL(troupe_route_binding_copy(binding, &out[i]));
+    }
+fail:
+    troupe_route_binding_destroy(binding);
+    return status;
+}
+
 troupe_status troupe_route_check(const troupe_route *route, const int64_t *source_offsets,
                                  const int64_t *destination_offsets) {
     struct troupe_layout bound[2] = {{.ragged = false}, {.ragged = false}};
@@ -390,10 +419,7 @@ troupe_status troupe_route_check(const troupe_route *route, const int64_t *sourc
     TROUPE_TRY_FAIL(with_rows(&route->source.layout, source_offsets, &bound[0], &source));
     TROUPE_TRY_FAIL(
         with_rows(&route->destination.layout, destination_offsets, &bound[1], &destination));
-    for (int i = 0; i < count; i++) {
-        TROUPE_TRY_FAIL(troupe_route_binding_create(route, route->ranks[i], &bindings[i]));
-        TROUPE_TRY_FAIL(troupe_route_bind(bindings[i], source_offsets, destination_offsets));
-    }
+    TROUPE_TRY_FAIL(bind_all(route, source_offsets, destination_offsets, bindings));
     status = troupe_route_check_bindings(source, destination, hosts, bindings, count);
 fail:
     for (int i = 0; bindings != NULL && i < count; i++) {

@@ -76,6 +76,11 @@ struct troupe_route {
 
 /* Sets the fields with the maxima. */
 troupe_status troupe_route_find_maxima(troupe_route *route);
+/* Makes it the binding of another rank of the route, to be bound. */
+troupe_status troupe_route_binding_retarget(struct troupe_route_binding *binding, int rank);
+/* What it is bound to, in no more memory than that takes. */
+troupe_status troupe_route_binding_copy(const struct troupe_route_binding *binding,
+                                        struct troupe_route_binding **out);
 
 /* ---- binding ---- */
 

@@ -25,6 +25,12 @@ static const struct troupe_device_backend *find_backend(enum troupe_device_kind 
     return NULL;
 }
 
+void troupe_device_locate_none(int index, char *text, size_t bytes) {
+    (void)index;
+    (void)text;
+    (void)bytes;
+}
+
 const char *troupe_device_kind_name(enum troupe_device_kind kind) {
     static const char *const names[] = {
         [TROUPE_DEVICE_CPU] = "cpu", [TROUPE_DEVICE_CUDA] = "cuda", [TROUPE_DEVICE_SIM] = "sim"};
@@ -56,6 +62,14 @@ void troupe_device_summary(enum troupe_device_kind kind, char *text, size_t byte
                  count > 1 ? "s" : "");
     } else {
         snprintf(text, bytes, "no %s devices: %s", troupe_device_kind_name(kind), why);
+    }
+}
+
+void troupe_device_locate(enum troupe_device_kind kind, int index, char *text, size_t bytes) {
+    const struct troupe_device_backend *backend = find_backend(kind);
+    text[0] = '\0';
+    if (backend != NULL) {
+        backend->locate(index, text, bytes);
     }
 }
 

@@ -48,6 +48,8 @@ int troupe_device_count(enum troupe_device_kind kind);
 /* One line for logs: "2 cuda devices", "no cuda devices: no NVIDIA driver on this machine". Writes
  * at most `bytes` with the ending 0. */
 void troupe_device_summary(enum troupe_device_kind kind, char *text, size_t bytes);
+/* Where on the PCI bus, "0000:3b:00.0"; "" for what is not there. Opens nothing. */
+void troupe_device_locate(enum troupe_device_kind kind, int index, char *text, size_t bytes);
 troupe_status troupe_device_open(enum troupe_device_kind kind,
                                  const struct troupe_device_options *options, troupe_device **out);
 void troupe_device_close(troupe_device *device);

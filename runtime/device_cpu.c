@@ -116,6 +116,7 @@ const struct troupe_device_backend troupe_device_backend_cpu = {
     .kind = TROUPE_DEVICE_CPU,
     .is_host = true,
     .count = cpu_count,
+    .locate = troupe_device_locate_none,
     .open = cpu_open,
     .close = cpu_close,
     .alloc = cpu_alloc,

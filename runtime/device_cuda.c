@@ -106,6 +106,13 @@ static int cuda_count(const char **why) {
     return error == cudaSuccess ? count : 0;
 }
 
+static void cuda_locate(int index, char *text, size_t bytes) {
+    if (cudaDeviceGetPCIBusId(text, (int)bytes, index) != cudaSuccess) {
+        cudaGetLastError();
+        text[0] = '\0';
+    }
+}
+
 static troupe_status fill_device(struct cuda_device *device, int index) {
     struct cudaDeviceProp properties;
     device->index = index;
@@ -451,6 +458,7 @@ static const struct troupe_device_sharing cuda_sharing = {
 const struct troupe_device_backend troupe_device_backend_cuda = {
     .kind = TROUPE_DEVICE_CUDA,
     .count = cuda_count,
+    .locate = cuda_locate,
     .open = cuda_open,
     .close = cuda_close,
     .alloc = cuda_alloc,

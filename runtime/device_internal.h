@@ -27,9 +27,9 @@ struct troupe_event {
 };
 
 /* How a process gives its memory and events to others of the machine; `native` has
- * TROUPE_SHARE_NATIVE_BYTES (runtime/device_share.h). Never called for what is the process's own.
- */
+ * TROUPE_SHARE_NATIVE_BYTES (runtime/device_share.h). */
 struct troupe_device_sharing {
+    bool imports_own; /* called for what is the process's own, too; else its address is enough */
     troupe_status (*memory_export)(troupe_device *device, void *memory, unsigned char *native);
     troupe_status (*memory_import)(troupe_device *device, const unsigned char *native, void **out);
     void (*memory_release)(troupe_device *device, void *memory);
@@ -47,6 +47,8 @@ struct troupe_device_backend {
     bool is_host; /* see troupe_device_is_host */
     /* Where there are none, *why says so in a few words. */
     int (*count)(const char **why);
+    /* Leaves an empty text as it is where the device is on no bus. */
+    void (*locate)(int index, char *text, size_t bytes);
     troupe_status (*open)(const struct troupe_device_options *options, troupe_device **out);
     void (*close)(troupe_device *device);
     troupe_status (*alloc)(troupe_device *device, size_t bytes, void **out);
@@ -67,6 +69,12 @@ struct troupe_device_backend {
     troupe_status (*event_query)(troupe_event *event);
     const struct troupe_device_sharing *sharing;
 };
+
+/* Of a device that is no PCI device. */
+void troupe_device_locate_none(int index, char *text, size_t bytes);
+
+/* TROUPE_ERROR_UNSUPPORTED: not with another process. */
+troupe_status troupe_device_refuse_sharing(const troupe_device *device);
 
 /* Of a device that other processes cannot reach. */
 extern const struct troupe_device_sharing troupe_device_sharing_none;

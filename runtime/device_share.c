@@ -15,8 +15,9 @@ static struct troupe_share share_of(const troupe_device *device, void *address) 
                                  .address = (uint64_t)(uintptr_t)address};
 }
 
-static bool is_own(const struct troupe_share *share) {
-    return share->process == getpid();
+/* The owner's own pointer serves here, too. */
+static bool is_plain(const troupe_device *device, const struct troupe_share *share) {
+    return share->process == getpid() && !device->backend->sharing->imports_own;
 }
 
 static void *own_address(const struct troupe_share *share) {
@@ -38,7 +39,7 @@ troupe_status troupe_memory_share(troupe_device *device, void *memory, struct tr
 troupe_status troupe_memory_open(troupe_device *device, const struct troupe_share *share,
                                  void **out) {
     check_kind(device, share);
-    if (is_own(share)) {
+    if (is_plain(device, share)) {
         *out = own_address(share);
         return TROUPE_OK;
     }
@@ -46,7 +47,7 @@ troupe_status troupe_memory_open(troupe_device *device, const struct troupe_shar
 }
 
 void troupe_memory_close(troupe_device *device, const struct troupe_share *share, void *memory) {
-    if (memory != NULL && !is_own(share)) {
+    if (memory != NULL && !is_plain(device, share)) {
         device->backend->sharing->memory_release(device, memory);
     }
 }
@@ -66,7 +67,7 @@ troupe_status troupe_event_create_shared(troupe_device *device, troupe_event **o
 troupe_status troupe_event_open(troupe_device *device, const struct troupe_share *share,
                                 troupe_event **out) {
     check_kind(device, share);
-    if (is_own(share)) {
+    if (is_plain(device, share)) {
         *out = own_address(share);
         return TROUPE_OK;
     }
@@ -77,15 +78,16 @@ troupe_status troupe_event_open(troupe_device *device, const struct troupe_share
     return TROUPE_OK;
 }
 
-void troupe_event_close(const struct troupe_share *share, troupe_event *event) {
-    if (!is_own(share)) {
+void troupe_event_close(const troupe_device *device, const struct troupe_share *share,
+                        troupe_event *event) {
+    if (event != NULL && !is_plain(device, share)) {
         troupe_event_destroy(event);
     }
 }
 
 /* ---- for devices whose memory other processes cannot reach ---- */
 
-static troupe_status cannot_share(const troupe_device *device) {
+troupe_status troupe_device_refuse_sharing(const troupe_device *device) {
     return troupe_fail(TROUPE_ERROR_UNSUPPORTED,
                        "%s: another process cannot open its memory or events; send messages",
                        device->name);
@@ -103,7 +105,7 @@ static troupe_status none_memory_import(troupe_device *device, const unsigned ch
                                         void **out) {
     (void)native;
     (void)out;
-    return cannot_share(device);
+    return troupe_device_refuse_sharing(device);
 }
 
 static void none_memory_release(troupe_device *device, void *memory) {
@@ -120,7 +122,7 @@ static troupe_status none_event_import(troupe_device *device, const unsigned cha
                                        troupe_event **out) {
     (void)native;
     (void)out;
-    return cannot_share(device);
+    return troupe_device_refuse_sharing(device);
 }
 
 const struct troupe_device_sharing troupe_device_sharing_none = {

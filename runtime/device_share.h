@@ -2,8 +2,7 @@
  *
  * Device memory and events that another process of this machine uses: the owner shares, which fills
  * a few plain bytes; whoever gets them opens the very same memory or event. Within one process
- * (ranks as threads) opening gives the owner's own pointer, on any kind of device; between
- * processes it is CUDA IPC.
+ * (ranks as threads) that works on any kind of device; between processes it is CUDA IPC.
  *
  *     troupe_memory_share(device, memory, &share);                     (owner, then sends `share`)
  *     troupe_memory_open(mine, &share, &memory);                       (the other)
@@ -47,7 +46,8 @@ troupe_status troupe_event_create_shared(troupe_device *device, troupe_event **o
                                          struct troupe_share *share_out);
 troupe_status troupe_event_open(troupe_device *device, const struct troupe_share *share,
                                 troupe_event **out);
-void troupe_event_close(const struct troupe_share *share, troupe_event *event);
+void troupe_event_close(const troupe_device *device, const struct troupe_share *share,
+                        troupe_event *event);
 
 #ifdef __cplusplus
 }

@@ -4,9 +4,11 @@
 #include "runtime/device_sim.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "runtime/check.h"
 #include "runtime/clock.h"
@@ -20,11 +22,17 @@ enum {
     DELAYED_OF = 8, /* one operation in so many is delayed */
 };
 
-/* Memory that the device knows: copies of it do not make the host wait. */
-struct sim_memory {
-    struct sim_memory *next;
+/* Memory of this device, which others of the process may have opened: it lives until all let go. */
+struct sim_block {
     char *begin;
     size_t bytes;
+    atomic_int owners;
+};
+
+/* What the device knows: copies of it do not make the host wait. */
+struct sim_memory {
+    struct sim_memory *next;
+    struct sim_block *block;
 };
 
 struct sim_device {
@@ -41,7 +49,8 @@ struct sim_device {
 /* In the queue before its payload. A NULL `run` fills the end of the ring. */
 struct sim_operation {
     troupe_status (*run)(const void *payload);
-    size_t room; /* of the operation with its payload, in the queue */
+    size_t room;  /* of the operation with its payload, in the queue */
+    bool despite; /* runs on a device that has failed, too */
 };
 
 struct sim_stream {
@@ -54,10 +63,19 @@ struct sim_stream {
     bool ending;
 };
 
-struct sim_event {
-    troupe_event base;
+/* The state of an event, which others of the process may have opened. Streams of a failed device
+ * still record, so every record that was called completes. */
+struct sim_mark {
+    pthread_mutex_t lock; /* protects all that follows */
+    pthread_cond_t changed;
     uint64_t recorded, completed; /* how often */
     uint64_t completed_ns;
+    int owners;
+};
+
+struct sim_event {
+    troupe_event base;
+    struct sim_mark *mark;
 };
 
 static struct sim_device *device_of(const troupe_stream *stream) {
@@ -114,7 +132,8 @@ static void *run_stream(void *arg) {
         pthread_mutex_unlock(&device->lock);
         delay(stream);
         stream->operations++;
-        status = status == TROUPE_OK ? operation->run(operation + 1) : TROUPE_OK;
+        bool runs = status == TROUPE_OK || operation->despite;
+        status = runs ? operation->run(operation + 1) : TROUPE_OK;
         pthread_mutex_lock(&device->lock);
         if (status != TROUPE_OK && device->failure == TROUPE_OK) {
             device->failure = status;
@@ -169,9 +188,8 @@ static void put_parts(struct sim_operation *operation, const struct troupe_sim_p
     }
 }
 
-troupe_status troupe_sim_enqueue_parts(troupe_stream *stream,
-                                       troupe_status (*run)(const void *payload),
-                                       const struct troupe_sim_part *parts, size_t count) {
+static troupe_status enqueue(troupe_stream *stream, const struct sim_operation *what,
+                             const struct troupe_sim_part *parts, size_t count) {
     struct sim_stream *s = (struct sim_stream *)stream;
     struct sim_device *device = device_of(stream);
     size_t room = sizeof(struct sim_operation);
@@ -185,13 +203,20 @@ troupe_status troupe_sim_enqueue_parts(troupe_stream *stream,
     troupe_status status = failure_of(device);
     if (status == TROUPE_OK) {
         struct sim_operation *operation = stretch(s, room);
-        *operation = (struct sim_operation){.run = run, .room = room};
+        *operation = *what;
+        operation->room = room;
         put_parts(operation, parts, count);
         s->written += room;
         pthread_cond_broadcast(&device->changed);
     }
     pthread_mutex_unlock(&device->lock);
     return status;
+}
+
+troupe_status troupe_sim_enqueue_parts(troupe_stream *stream,
+                                       troupe_status (*run)(const void *payload),
+                                       const struct troupe_sim_part *parts, size_t count) {
+    return enqueue(stream, &(struct sim_operation){.run = run}, parts, count);
 }
 
 troupe_status troupe_sim_enqueue(troupe_stream *stream, troupe_status (*run)(const void *payload),
@@ -232,26 +257,48 @@ static troupe_status sim_open(const struct troupe_device_options *options, troup
 static void sim_close(troupe_device *device) {
     struct sim_device *d = (struct sim_device *)device;
     TROUPE_ASSERT(d->memories == NULL, "a simulated device is closed with %zu bytes in use",
-                  d->memories != NULL ? d->memories->bytes : 0);
+                  d->memories != NULL ? d->memories->block->bytes : 0);
     pthread_cond_destroy(&d->changed);
     pthread_mutex_destroy(&d->lock);
     troupe_free(d);
 }
 
-static troupe_status sim_alloc(troupe_device *device, size_t bytes, void **out) {
-    struct sim_device *d = (struct sim_device *)device;
+static void let_go(struct sim_block *block) {
+    /* acquire and release: all that others did with the memory is done before it is freed */
+    if (block != NULL && atomic_fetch_sub_explicit(&block->owners, 1, memory_order_acq_rel) == 1) {
+        troupe_free(block->begin);
+        troupe_free(block);
+    }
+}
+
+/* Takes over one ownership of the block, also where it fails. */
+static troupe_status add_memory(struct sim_device *device, struct sim_block *block) {
     struct sim_memory *memory = NULL;
-    TROUPE_TRY(TROUPE_NEW(&memory, 1));
-    troupe_status status = troupe_alloc(bytes, 1, out);
+    troupe_status status = TROUPE_NEW(&memory, 1);
     if (status != TROUPE_OK) {
-        troupe_free(memory);
+        let_go(block);
         return status;
     }
-    *memory = (struct sim_memory){.begin = *out, .bytes = bytes};
-    pthread_mutex_lock(&d->lock);
-    memory->next = d->memories;
-    d->memories = memory;
-    pthread_mutex_unlock(&d->lock);
+    memory->block = block;
+    pthread_mutex_lock(&device->lock);
+    memory->next = device->memories;
+    device->memories = memory;
+    pthread_mutex_unlock(&device->lock);
+    return TROUPE_OK;
+}
+
+static troupe_status sim_alloc(troupe_device *device, size_t bytes, void **out) {
+    struct sim_block *block = NULL;
+    TROUPE_TRY(TROUPE_NEW(&block, 1));
+    atomic_init(&block->owners, 1);
+    block->bytes = bytes;
+    troupe_status status = troupe_alloc(bytes, 1, (void **)&block->begin);
+    if (status != TROUPE_OK) {
+        let_go(block);
+        return status;
+    }
+    TROUPE_TRY(add_memory((struct sim_device *)device, block));
+    *out = block->begin;
     return TROUPE_OK;
 }
 
@@ -259,26 +306,28 @@ static void sim_free(troupe_device *device, void *memory) {
     struct sim_device *d = (struct sim_device *)device;
     pthread_mutex_lock(&d->lock);
     struct sim_memory **place = &d->memories;
-    while (*place != NULL && (*place)->begin != memory) {
+    while (*place != NULL && (*place)->block->begin != memory) {
         place = &(*place)->next;
     }
     struct sim_memory *found = *place;
     TROUPE_ASSERT(found != NULL, "%p is no memory of the simulated device", memory);
     *place = found->next;
     pthread_mutex_unlock(&d->lock);
+    let_go(found->block);
     troupe_free(found);
-    troupe_free(memory);
 }
 
-static bool is_known(struct sim_device *device, const void *pointer) {
+/* The block around an address, or NULL. */
+static struct sim_block *find_block(struct sim_device *device, const void *pointer) {
     const char *p = pointer;
     pthread_mutex_lock(&device->lock);
     const struct sim_memory *memory = device->memories;
-    while (memory != NULL && (p < memory->begin || p >= memory->begin + memory->bytes)) {
+    while (memory != NULL &&
+           (p < memory->block->begin || p >= memory->block->begin + memory->block->bytes)) {
         memory = memory->next;
     }
     pthread_mutex_unlock(&device->lock);
-    return memory != NULL;
+    return memory != NULL ? memory->block : NULL;
 }
 
 /* ---- streams ---- */
@@ -324,7 +373,7 @@ static troupe_status run_copy(const void *payload) {
 static troupe_status sim_stream_copy(troupe_stream *stream, const struct troupe_copy *copy) {
     struct sim_device *device = device_of(stream);
     TROUPE_TRY(troupe_sim_enqueue(stream, run_copy, copy, sizeof *copy));
-    bool waits = !is_known(device, copy->to) || !is_known(device, copy->from);
+    bool waits = find_block(device, copy->to) == NULL || find_block(device, copy->from) == NULL;
     return waits ? sim_stream_synchronize(stream) : TROUPE_OK;
 }
 
@@ -346,78 +395,192 @@ static troupe_status sim_stream_fill_zero(troupe_stream *stream, void *memory, s
 
 /* ---- events ---- */
 
-/* The count-th recording of an event. */
-struct mark {
-    struct sim_event *event;
+/* The count-th record of an event. */
+struct nth_record {
+    struct sim_mark *mark;
     uint64_t count;
 };
 
 static troupe_status run_record(const void *payload) {
-    const struct mark *mark = payload;
-    struct sim_device *device = (struct sim_device *)mark->event->base.device;
-    pthread_mutex_lock(&device->lock);
-    mark->event->completed = mark->count;
-    mark->event->completed_ns = troupe_clock_ns();
-    pthread_cond_broadcast(&device->changed);
-    pthread_mutex_unlock(&device->lock);
+    const struct nth_record *record = payload;
+    struct sim_mark *mark = record->mark;
+    pthread_mutex_lock(&mark->lock);
+    mark->completed = record->count;
+    mark->completed_ns = troupe_clock_ns();
+    pthread_cond_broadcast(&mark->changed);
+    pthread_mutex_unlock(&mark->lock);
     return TROUPE_OK;
 }
 
 static troupe_status run_wait(const void *payload) {
-    const struct mark *mark = payload;
-    struct sim_device *device = (struct sim_device *)mark->event->base.device;
-    pthread_mutex_lock(&device->lock);
-    while (mark->event->completed < mark->count && device->failure == TROUPE_OK) {
-        pthread_cond_wait(&device->changed, &device->lock);
+    const struct nth_record *record = payload;
+    struct sim_mark *mark = record->mark;
+    pthread_mutex_lock(&mark->lock);
+    while (mark->completed < record->count) {
+        pthread_cond_wait(&mark->changed, &mark->lock);
     }
-    pthread_mutex_unlock(&device->lock);
+    pthread_mutex_unlock(&mark->lock);
     return TROUPE_OK;
 }
 
+static struct sim_mark *mark_of(const troupe_event *event) {
+    return ((const struct sim_event *)event)->mark;
+}
+
+static uint64_t count_records(struct sim_mark *mark) {
+    pthread_mutex_lock(&mark->lock);
+    uint64_t count = mark->recorded;
+    pthread_mutex_unlock(&mark->lock);
+    return count;
+}
+
 static troupe_status sim_stream_wait(troupe_stream *stream, troupe_event *event) {
-    struct mark mark = {(struct sim_event *)event, ((struct sim_event *)event)->recorded};
-    return troupe_sim_enqueue(stream, run_wait, &mark, sizeof mark);
+    struct nth_record record = {mark_of(event), count_records(mark_of(event))};
+    return troupe_sim_enqueue(stream, run_wait, &record, sizeof record);
+}
+
+static troupe_status sim_event_record(troupe_event *event, troupe_stream *stream) {
+    struct sim_mark *mark = mark_of(event);
+    struct nth_record record = {mark, count_records(mark) + 1};
+    TROUPE_TRY(enqueue(stream, &(struct sim_operation){.run = run_record, .despite = true},
+                       &(struct troupe_sim_part){&record, sizeof record}, 1));
+    pthread_mutex_lock(&mark->lock);
+    mark->recorded = record.count;
+    pthread_mutex_unlock(&mark->lock);
+    return TROUPE_OK;
 }
 
 static troupe_status sim_event_create(troupe_device *device, troupe_event **out) {
     (void)device;
-    return troupe_alloc(1, sizeof(struct sim_event), (void **)out);
+    struct sim_event *event = NULL;
+    TROUPE_TRY(TROUPE_NEW(&event, 1));
+    troupe_status status = TROUPE_NEW(&event->mark, 1);
+    if (status != TROUPE_OK) {
+        troupe_free(event);
+        return status;
+    }
+    pthread_mutex_init(&event->mark->lock, NULL);
+    pthread_cond_init(&event->mark->changed, NULL);
+    event->mark->owners = 1;
+    *out = &event->base;
+    return TROUPE_OK;
 }
 
-/* Operations that name it are done: whoever destroys an event has synchronised its streams. */
+/* Operations here that name it are done: who destroys an event has synchronised its streams. */
 static void sim_event_destroy(troupe_event *event) {
+    struct sim_mark *mark = mark_of(event);
+    pthread_mutex_lock(&mark->lock);
+    bool last = --mark->owners == 0;
+    pthread_mutex_unlock(&mark->lock);
+    if (last) {
+        pthread_cond_destroy(&mark->changed);
+        pthread_mutex_destroy(&mark->lock);
+        troupe_free(mark);
+    }
     troupe_free(event);
 }
 
-static troupe_status sim_event_record(troupe_event *event, troupe_stream *stream) {
-    struct mark mark = {(struct sim_event *)event, ++((struct sim_event *)event)->recorded};
-    return troupe_sim_enqueue(stream, run_record, &mark, sizeof mark);
-}
-
 static troupe_status sim_event_query(troupe_event *event) {
-    struct sim_event *e = (struct sim_event *)event;
+    struct sim_mark *mark = mark_of(event);
     struct sim_device *device = (struct sim_device *)event->device;
     pthread_mutex_lock(&device->lock);
     troupe_status status = failure_of(device);
-    if (status == TROUPE_OK && e->completed < e->recorded) {
+    pthread_mutex_unlock(&device->lock);
+    pthread_mutex_lock(&mark->lock);
+    if (status == TROUPE_OK && mark->completed < mark->recorded) {
         status = TROUPE_AGAIN;
     }
-    pthread_mutex_unlock(&device->lock);
+    pthread_mutex_unlock(&mark->lock);
     return status;
 }
 
+static uint64_t completed_ns(const troupe_event *event) {
+    struct sim_mark *mark = mark_of(event);
+    pthread_mutex_lock(&mark->lock);
+    uint64_t ns = mark->completed_ns;
+    pthread_mutex_unlock(&mark->lock);
+    return ns;
+}
+
 static troupe_status sim_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out) {
-    struct sim_device *device = (struct sim_device *)begin->device;
-    pthread_mutex_lock(&device->lock);
-    *ns_out = ((struct sim_event *)end)->completed_ns - ((struct sim_event *)begin)->completed_ns;
-    pthread_mutex_unlock(&device->lock);
+    *ns_out = completed_ns(end) - completed_ns(begin);
     return TROUPE_OK;
 }
+
+/* ---- sharing with other devices of this process ---- */
+
+struct sim_handle {
+    pid_t process;
+    void *what; /* a block or a mark */
+};
+
+static void write_handle(void *what, unsigned char *native) {
+    struct sim_handle handle = {.process = getpid(), .what = what};
+    memcpy(native, &handle, sizeof handle);
+}
+
+static troupe_status read_handle(const troupe_device *device, const unsigned char *native,
+                                 void **out) {
+    struct sim_handle handle;
+    memcpy(&handle, native, sizeof handle);
+    if (handle.process != getpid()) {
+        return troupe_device_refuse_sharing(device);
+    }
+    *out = handle.what;
+    return TROUPE_OK;
+}
+
+static troupe_status sim_memory_export(troupe_device *device, void *memory, unsigned char *native) {
+    write_handle(find_block((struct sim_device *)device, memory), native);
+    return TROUPE_OK;
+}
+
+static troupe_status sim_memory_import(troupe_device *device, const unsigned char *native,
+                                       void **out) {
+    struct sim_block *block = NULL;
+    TROUPE_TRY(read_handle(device, native, (void **)&block));
+    /* relaxed: the owner keeps it until we have it */
+    atomic_fetch_add_explicit(&block->owners, 1, memory_order_relaxed);
+    TROUPE_TRY(add_memory((struct sim_device *)device, block));
+    *out = block->begin;
+    return TROUPE_OK;
+}
+
+static troupe_status sim_event_create_shared(troupe_device *device, unsigned char *native,
+                                             troupe_event **out) {
+    TROUPE_TRY(sim_event_create(device, out));
+    write_handle(mark_of(*out), native);
+    return TROUPE_OK;
+}
+
+static troupe_status sim_event_import(troupe_device *device, const unsigned char *native,
+                                      troupe_event **out) {
+    struct sim_event *event = NULL;
+    struct sim_mark *mark = NULL;
+    TROUPE_TRY(read_handle(device, native, (void **)&mark));
+    TROUPE_TRY(TROUPE_NEW(&event, 1));
+    pthread_mutex_lock(&mark->lock);
+    mark->owners++;
+    pthread_mutex_unlock(&mark->lock);
+    event->mark = mark;
+    *out = &event->base;
+    return TROUPE_OK;
+}
+
+static const struct troupe_device_sharing sim_sharing = {
+    .imports_own = true,
+    .memory_export = sim_memory_export,
+    .memory_import = sim_memory_import,
+    .memory_release = sim_free,
+    .event_create = sim_event_create_shared,
+    .event_import = sim_event_import,
+};
 
 const struct troupe_device_backend troupe_device_backend_sim = {
     .kind = TROUPE_DEVICE_SIM,
     .is_host = false,
     .count = sim_count,
+    .locate = troupe_device_locate_none,
     .open = sim_open,
     .close = sim_close,
     .alloc = sim_alloc,
@@ -436,5 +599,5 @@ const struct troupe_device_backend troupe_device_backend_sim = {
     .event_destroy = sim_event_destroy,
     .event_record = sim_event_record,
     .event_query = sim_event_query,
-    .sharing = &troupe_device_sharing_none,
+    .sharing = &sim_sharing,
 };

@@ -7,7 +7,8 @@ set -uo pipefail
 output=$(compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 "$@" 2>&1)
 status=$?
 printf '%s\n' "$output"
-if grep -qE 'Device not supported|not supported on this|Unable to initialize' <<<"$output"; then
+if grep -qE 'Device not supported|not supported on this|Unable to initialize' <<<"$output" ||
+    { grep -q '^========= Error:' <<<"$output" && ! grep -q 'ERROR SUMMARY' <<<"$output"; }; then
     echo 'memcheck: compute-sanitizer is refused here'
     exit 77
 fi

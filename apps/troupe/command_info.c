@@ -25,9 +25,11 @@ static troupe_status print_devices(void) {
     for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
         for (int i = 0; i < troupe_device_count(kinds[k]); i++) {
             troupe_device *device = NULL;
+            char bus[32];
             TROUPE_TRY(
                 troupe_device_open(kinds[k], &(struct troupe_device_options){.index = i}, &device));
-            printf("  %s\n", troupe_device_name(device));
+            troupe_device_locate(kinds[k], i, bus, sizeof bus);
+            printf("  %s%s%s\n", troupe_device_name(device), bus[0] != '\0' ? ", GPU " : "", bus);
             troupe_device_close(device);
         }
         if (troupe_device_count(kinds[k]) == 0) {

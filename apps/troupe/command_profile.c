@@ -98,6 +98,7 @@ static int run(int argc, char **argv) {
     if (status == TROUPE_OK) {
         status = launch(&(struct launch_options){.ranks = job.ranks,
                                                  .provider = job.config.comm.provider,
+                                                 .device = job.config.train.device,
                                                  .workers = job.config.train.workers},
                         profile_rank, &job);
     }

@@ -78,8 +78,17 @@ static void describe(const struct record *record, const char *lines) {
     fflush(stdout);
 }
 
-static troupe_status open_record(const struct train_job *job, int64_t position,
-                                 const char *description, struct record *out) {
+static void warn_of_ignored(const struct train_job *job, const char *ignored, FILE *log) {
+    FILE *const files[] = {log, stderr};
+    for (int i = 0; ignored[0] != '\0' && i < 2; i++) {
+        fprintf(files[i], "warning: placement.policy %s does not follow %s\n",
+                job->config.placement.policy, ignored);
+    }
+}
+
+static troupe_status open_record(const struct train_job *job, const troupe_train *train,
+                                 struct record *out) {
+    int64_t position = troupe_train_position(train);
     const char *run_dir = job->config.train.run_dir;
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/config.yaml", run_dir);
@@ -90,7 +99,8 @@ static troupe_status open_record(const struct train_job *job, int64_t position,
     if (out->log == NULL) {
         return troupe_fail(TROUPE_ERROR_IO, "%s: cannot be written: %s", path, strerror(errno));
     }
-    describe(out, description);
+    warn_of_ignored(job, troupe_train_ignored(train), out->log);
+    describe(out, troupe_train_describe(train));
     out->progress.lines = job->ranks == 0;
     out->first_step = position;
     out->started_ns = troupe_clock_ns();
@@ -222,8 +232,7 @@ static troupe_status train_and_record(const struct train_job *job, troupe_train 
     struct record record = {0};
     troupe_status status = TROUPE_OK;
     if (records) {
-        status =
-            open_record(job, troupe_train_position(train), troupe_train_describe(train), &record);
+        status = open_record(job, train, &record);
     }
     if (status == TROUPE_OK) {
         status = run_steps(job, train, records ? &record : NULL);
@@ -300,6 +309,7 @@ static int run(int argc, char **argv) {
     signal(SIGUSR1, on_report_signal);
     status = launch(&(struct launch_options){.ranks = job.ranks,
                                              .provider = job.config.comm.provider,
+                                             .device = job.config.train.device,
                                              .workers = job.config.train.workers,
                                              .refused = status,
                                              .verbose = true},

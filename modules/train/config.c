@@ -121,6 +121,8 @@ static const struct key keys[] = {
         "activation slots per actor; 0: the pipeline's depth"),
 
     KEY("comm.provider", TEXT, comm.provider, "auto", "auto, shm, tcp or mpi"),
+    KEY("comm.windows", BOOL, comm.windows, "true",
+        "devices of one machine write into each other's memory, where they can"),
     KEY("comm.serialize", TEXT, comm.serialize, "auto",
         "one lane of collectives at a time on a GPU: true, false, or auto: where ranks share one"),
     KEY("comm.stall_s", DOUBLE, comm.stall_s, "120", "seconds without progress before giving up"),

@@ -92,6 +92,7 @@ struct troupe_config {
     } schedule;
     struct {
         char provider[TROUPE_CONFIG_TEXT_BYTES];
+        bool windows;
         char serialize[TROUPE_CONFIG_TEXT_BYTES]; /* auto, true, false */
         double stall_s;
     } comm;

@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "comm/layout.h"
 #include "runtime/check.h"
@@ -41,11 +42,13 @@ struct wish {
 static troupe_status read_wish(const struct troupe_config *config, int index, int rank_count,
                                struct wish *memory, struct troupe_place_layout *out) {
     const struct troupe_config_placement *p = &config->placement.module[index];
+    /* Ranks that this job lacks may be meant for a larger one and another policy. */
+    bool binds = strcmp(config->placement.policy, "manual") == 0;
     TROUPE_TRY(TROUPE_NEW(&memory->ranks, rank_count));
     *out = (struct troupe_place_layout){.ranks = memory->ranks,
                                         .tp = p->tp,
                                         .cp = p->cp,
-                                        .dp = p->dp,
+                                        .dp = binds || p->dp <= rank_count ? p->dp : 0,
                                         .pp = p->pp,
                                         .layers = memory->layers,
                                         .layers_count = p->layers.count};
@@ -57,7 +60,7 @@ static troupe_status read_wish(const struct troupe_config *config, int index, in
     }
     troupe_status status =
         troupe_ranks_parse(p->ranks, rank_count, memory->ranks, &out->rank_count);
-    if (status != TROUPE_OK) {
+    if (status != TROUPE_OK && binds) {
         return troupe_fail_in(status, "placement.%s.ranks", troupe_module_classes()[index]->name);
     }
     return TROUPE_OK;
@@ -118,6 +121,48 @@ static troupe_status take_layout(const struct troupe_config *config, int index,
     return TROUPE_OK;
 }
 
+static void add_ignored(struct troupe_plan *plan, int module, const char *key) {
+    size_t used = strlen(plan->ignored);
+    snprintf(plan->ignored + used, sizeof plan->ignored - used, "%splacement.%s.%s",
+             used > 0 ? ", " : "", plan->modules[module].module_class->name, key);
+}
+
+static bool has_ranks(const struct troupe_mesh *mesh, const struct troupe_place_layout *wish) {
+    return wish->rank_count == mesh->rank_count &&
+           memcmp(wish->ranks, mesh->ranks, (size_t)mesh->rank_count * sizeof *mesh->ranks) == 0;
+}
+
+static bool has_layers(const struct troupe_module_plan *module,
+                       const struct troupe_place_layout *wish) {
+    bool has = wish->layers_count == module->pp;
+    for (int s = 0; has && s < module->pp; s++) {
+        has = wish->layers[s] == module->layer_begin[s + 1] - module->layer_begin[s];
+    }
+    return has;
+}
+
+/* A mapping is often written for one policy and run with another; but not unnoticed. */
+static void list_ignored(const struct troupe_config *config, int index,
+                         const struct troupe_place_layout *wish, struct troupe_plan *plan) {
+    const struct troupe_module_plan *module = &plan->modules[index];
+    const struct {
+        const char *key;
+        int wished, got;
+    } sizes[] = {
+        {"tp", wish->tp, module->tp}, {"dp", wish->dp, module->dp}, {"pp", wish->pp, module->pp}};
+    if (config->placement.module[index].ranks[0] != '\0' && !has_ranks(&module->mesh, wish)) {
+        add_ignored(plan, index, "ranks");
+    }
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        if (sizes[i].wished > 0 && sizes[i].wished != sizes[i].got) {
+            add_ignored(plan, index, sizes[i].key);
+        }
+    }
+    if (wish->layers_count > 0 && !has_layers(module, wish)) {
+        add_ignored(plan, index, "layers");
+    }
+}
+
 static troupe_status place(const struct troupe_config *config,
                            const struct troupe_place_module *modules, struct troupe_plan *plan) {
     const struct troupe_place_policy *policy = NULL;
@@ -129,6 +174,9 @@ static troupe_status place(const struct troupe_config *config,
     troupe_status status = TROUPE_OK;
     for (int i = 0; status == TROUPE_OK && i < TROUPE_CONFIG_MODULES; i++) {
         status = take_layout(config, i, &placement.modules[i], &plan->modules[i]);
+        if (status == TROUPE_OK) {
+            list_ignored(config, i, &modules[i].wish, plan);
+        }
     }
     troupe_placement_fini(&placement);
     return status;

@@ -30,6 +30,9 @@ struct troupe_module_plan {
 struct troupe_plan {
     int rank_count;
     struct troupe_module_plan modules[TROUPE_CONFIG_MODULES]; /* vision, projector, llm */
+    /* Keys of the config that the policy has not followed, "placement.llm.ranks, placement.llm.dp";
+     * "": none. What does not fit is cut off. */
+    char ignored[512];
 };
 
 troupe_status troupe_plan_create(const struct troupe_config *config, int rank_count,
@@ -43,6 +46,11 @@ void troupe_plan_relabel(struct troupe_plan *plan, const int *rank_of_role);
 /* One line a module: its sizes, ranks and, if it is divided, layers by stage. */
 void troupe_plan_describe(const struct troupe_plan *plan, void (*line)(void *arg, const char *text),
                           void *arg);
+
+/* The keys of placement.MODULE that the config gives and the policy has not followed, separated by
+ * commas, as "vision.ranks, vision.dp"; "" if there are none. What does not fit is cut off. */
+void troupe_plan_list_ignored(const struct troupe_plan *plan, const struct troupe_config *config,
+                              char *text, size_t bytes);
 
 struct troupe_shard troupe_plan_shard(const struct troupe_module_plan *module, int stage,
                                       int tp_index);

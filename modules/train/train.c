@@ -50,20 +50,11 @@ static troupe_status check_seed(const troupe_train *train,
     return TROUPE_OK;
 }
 
-/* This rank among those of its host: ranks take the GPUs in turn. */
-static int index_on_host(troupe_comm *comm) {
-    int index = 0, rank = troupe_comm_rank(comm);
-    for (int r = 0; r < rank; r++) {
-        index += troupe_comm_host(comm, r) == troupe_comm_host(comm, rank);
-    }
-    return index;
-}
-
 static troupe_status open_device(troupe_train *train) {
     enum { SIMULATED_DELAY_NS = 100000 };
     enum troupe_device_kind kind = TROUPE_DEVICE_CPU;
     TROUPE_TRY(troupe_device_kind_find(train->config->train.device, &kind));
-    int count = troupe_device_count(kind), index = index_on_host(train->options.comm);
+    int count = troupe_device_count(kind), index = troupe_comm_host_index(train->options.comm);
     return troupe_device_open(
         kind,
         &(struct troupe_device_options){.index = count > 0 ? index % count : 0,
@@ -299,6 +290,10 @@ void troupe_train_write_profile(const troupe_train *train, FILE *file) {
     const struct troupe_timeline_result *result = troupe_timeline_result(train->fleet->timeline);
     TROUPE_ASSERT(result != NULL, "a profile of rank %d", train->fleet->rank);
     troupe_profile_write(file, train->fleet, &result->schedule);
+}
+
+const char *troupe_train_ignored(const troupe_train *train) {
+    return train->fleet->plan->ignored;
 }
 
 const char *troupe_train_describe(const troupe_train *train) {

@@ -67,6 +67,8 @@ troupe_status troupe_train_save(troupe_train *train);
 /* Adds the task times of the latest step to a profile (modules/train/costs.h). Rank 0 only. */
 void troupe_train_write_profile(const troupe_train *train, FILE *file);
 
+/* Keys of the config that the placement policy has not followed; "": none. */
+const char *troupe_train_ignored(const troupe_train *train);
 /* "vision dp 4 on ranks 0-3, ...": one line a module, then islands; valid while train lives. */
 const char *troupe_train_describe(const troupe_train *train);
 

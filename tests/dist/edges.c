@@ -79,31 +79,42 @@ static bool processes_share_memory(const struct device_job *job) {
     return strcmp(troupe_comm_name(job->comm), "loopback") == 0 || job->kind == TROUPE_DEVICE_CUDA;
 }
 
-static void open_windows(struct device_job *job) {
-    struct edges *e = edges_of(job);
-    struct troupe_window_offer mine[CREDITS], theirs[CREDITS];
+/* What this rank has for what the partner has. */
+static void swap(struct device_job *job, void *mine, void *theirs, size_t bytes) {
     struct troupe_transfer send = {
-        .peer = e->partner, .tag = 1, .segments = {{mine, sizeof mine}}, .segment_count = 1};
-    struct troupe_transfer receive = {
-        .peer = e->partner, .tag = 1, .segments = {{theirs, sizeof theirs}}, .segment_count = 1};
-    for (int c = 0; c < CREDITS; c++) {
-        struct troupe_window_options options = {
-            .allocation = e->slots, .offset_bytes = (size_t)c * e->bytes, .bytes = e->bytes};
-        EXPECT_OK(troupe_window_create(job->device, &options, &e->mine[c], &mine[c]));
-    }
+        .peer = edges_of(job)->partner, .tag = 1, .segments = {{mine, bytes}}, .segment_count = 1};
+    struct troupe_transfer receive = send;
+    receive.segments[0].data = theirs;
     EXPECT_OK(troupe_comm_post_receive(job->comm, &receive));
     EXPECT_OK(troupe_comm_post_send(job->comm, &send));
     while (send.status == TROUPE_AGAIN || receive.status == TROUPE_AGAIN) {
         job_step(job);
     }
+}
+
+static void open_windows(struct device_job *job) {
+    struct edges *e = edges_of(job);
+    struct troupe_window_offer mine[CREDITS], theirs[CREDITS];
+    struct troupe_window_answer my_answers[CREDITS], their_answers[CREDITS];
+    memset(my_answers, 0, sizeof my_answers);
+    for (int c = 0; c < CREDITS; c++) {
+        struct troupe_window_options options = {
+            .allocation = e->slots, .offset_bytes = (size_t)c * e->bytes, .bytes = e->bytes};
+        EXPECT_OK(troupe_window_create(job->device, &options, &e->mine[c], &mine[c]));
+    }
+    swap(job, mine, theirs, sizeof mine);
     for (int c = 0; c < CREDITS; c++) {
         if (processes_share_memory(job)) {
-            EXPECT_OK(troupe_window_open(job->device, &theirs[c], &e->theirs[c]));
+            EXPECT_OK(troupe_window_open(job->device, &theirs[c], &e->theirs[c], &my_answers[c]));
             EXPECT_EQ(troupe_window_bytes(e->theirs[c]), e->bytes);
         } else {
-            EXPECT_ERROR(troupe_window_open(job->device, &theirs[c], &e->theirs[c]),
+            EXPECT_ERROR(troupe_window_open(job->device, &theirs[c], &e->theirs[c], &my_answers[c]),
                          TROUPE_ERROR_UNSUPPORTED, "another process cannot open its memory");
         }
+    }
+    swap(job, my_answers, their_answers, sizeof my_answers);
+    for (int c = 0; c < CREDITS && e->theirs[c] != NULL; c++) {
+        EXPECT_OK(troupe_window_accept(e->mine[c], &their_answers[c]));
     }
 }
 
@@ -133,10 +144,11 @@ static void take_message(struct device_job *job, int64_t k) {
     say(job, RELEASED);
 }
 
+enum { FIRST_MESSAGES = 20 }; /* even, so that later ones have the pattern of their round */
+
 static void windows_carry_messages_both_ways(struct device_job *job) {
     struct edges *e = edges_of(job);
-    memset(e->heard, 0, sizeof e->heard);
-    for (int64_t k = 0; e->theirs[0] != NULL && k < 20; k++) {
+    for (int64_t k = 0; e->theirs[0] != NULL && k < FIRST_MESSAGES; k++) {
         write_message(job, k);
         take_message(job, k);
         job_finish(job, e->in);
@@ -229,8 +241,6 @@ static void check_round(struct device_job *job, int64_t round) {
 /* In each round the lanes come in an order that is drawn, the same on all ranks. */
 static void opposing_edges_beside_a_busy_lane_never_hang(struct device_job *job) {
     struct edges *e = edges_of(job);
-    memset(e->heard, 0, sizeof e->heard);
-    EXPECT_OK(troupe_group_barrier(job->world)); /* no word of the past */
     for (int64_t round = 0; round < ROUNDS; round++) {
         bool lane_first = troupe_random_below(job->seed, 99, (uint64_t)round, 2) == 0;
         delay(job, round, 0);
@@ -238,7 +248,7 @@ static void opposing_edges_beside_a_busy_lane_never_hang(struct device_job *job)
             reduce_in_the_lane(job);
         }
         if (e->theirs[0] != NULL) {
-            write_message(job, round);
+            write_message(job, FIRST_MESSAGES + round);
         }
         delay(job, round, 1);
         swap_with_partner(job, round);
@@ -247,7 +257,7 @@ static void opposing_edges_beside_a_busy_lane_never_hang(struct device_job *job)
         }
         delay(job, round, 2);
         if (e->theirs[0] != NULL) {
-            take_message(job, round);
+            take_message(job, FIRST_MESSAGES + round);
         }
         if ((round + 1) % CHECK_EVERY == 0) {
             check_round(job, round);

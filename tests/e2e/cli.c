@@ -103,6 +103,39 @@ static void layout_that_does_not_fit_is_refused(void) {
     EXPECT_RUN(2, "./none.so", "train %s --ranks 1 --placement ./none.so", config);
 }
 
+static int times_said(const char *text) {
+    int count = 0;
+    for (const char *at = strstr(program_output, text); at != NULL; at = strstr(at + 1, text)) {
+        count++;
+    }
+    return count;
+}
+
+static void keys_that_the_policy_ignores_are_named_once(void) {
+    static const char mapping[] = "--set placement.vision.ranks=0-3 --set placement.vision.dp=4 "
+                                  "--set placement.llm.ranks=0-3 --set placement.llm.tp=2";
+    char path[256], line[256] = "";
+    const char *warning = "warning: placement.policy disjoint does not follow "
+                          "placement.vision.ranks, placement.vision.dp, placement.llm.ranks\n";
+    EXPECT_RUN(0, warning,
+               "train %s --ranks 4 --placement disjoint %s --set train.run_dir=%s/disjoint",
+               synthetic_config(), mapping, folder.path);
+    EXPECT_EQ(times_said("warning: "), 1);
+    snprintf(path, sizeof path, "%s/disjoint/train.log", folder.path);
+    FILE *log = fopen(path, "r");
+    EXPECT(log != NULL && fgets(line, sizeof line, log) != NULL, "%s", path);
+    fclose(log);
+    EXPECT(strcmp(line, warning) == 0, "the log begins with '%s'", line);
+
+    EXPECT_RUN(0, "step 2/2",
+               "train %s --ranks 4 --placement manual %s --set train.run_dir=%s/manual",
+               synthetic_config(), mapping, folder.path);
+    EXPECT_EQ(times_said("warning: "), 0);
+    EXPECT_RUN(0, "does not follow placement.vision.ranks",
+               "train %s --ranks 2 --placement colocated %s --set train.run_dir=%s/two",
+               synthetic_config(), mapping, folder.path);
+}
+
 static void missing_files_are_named(void) {
     EXPECT_RUN(1, "nowhere.yaml: No such file", "train nowhere.yaml");
     EXPECT_RUN(1, "nowhere/config.yaml: No such file", "evaluate nowhere");
@@ -165,6 +198,25 @@ static void undecodable_picture_is_named_and_left_out_only_on_request(void) {
     EXPECT(strstr(program_output, "train-0.tar") != NULL, "%s", program_output);
     EXPECT_RUN(0, "3 samples with 3 pictures in 1 shards, 1 left out",
                "data index --config %s --set data.skip_undecodable=true", config);
+    EXPECT_RUN(0, "step 2/2",
+               "train %s --ranks 1 --placement homogeneous --set data.skip_undecodable=true --set "
+               "train.run_dir=%s/left_out",
+               config, folder.path);
+}
+
+/* The index was made of the shard as it was. */
+static void shard_damaged_after_its_index_stops_the_training(void) {
+    const char *config = data_config();
+    static const char training[] = "train %s --ranks 1 --placement homogeneous "
+                                   "--set train.run_dir=%s/damaged";
+    const char *path = write_shard("train-0.tar", NULL, NULL);
+    EXPECT_RUN(0, "4 samples", "data index --config %s", config);
+    EXPECT(truncate(path, 4000) == 0, "%s", path);
+    EXPECT_RUN(1, "train-0.tar: has changed since", training, config, folder.path);
+    write_shard("train-0.tar", "no picture at all", NULL);
+    EXPECT_RUN(1, "train-0.tar: has changed since", training, config, folder.path);
+    EXPECT(unlink(path) == 0, "%s", path);
+    EXPECT_RUN(1, "train-*.tar: no shard matches", training, config, folder.path);
 }
 
 static void text_too_long_is_named_and_cut_only_on_request(void) {
@@ -186,10 +238,12 @@ int main(int argc, char **argv) {
     TEST(misuse_is_told_with_the_usage);
     TEST(unknown_key_names_file_line_and_nearest_key);
     TEST(layout_that_does_not_fit_is_refused);
+    TEST(keys_that_the_policy_ignores_are_named_once);
     TEST(missing_files_are_named);
     TEST(missing_shard_and_index_are_named);
     TEST(truncated_shard_is_named);
     TEST(undecodable_picture_is_named_and_left_out_only_on_request);
+    TEST(shard_damaged_after_its_index_stops_the_training);
     TEST(text_too_long_is_named_and_cut_only_on_request);
     test_folder_fini(&folder);
     return TEST_END();

@@ -6,6 +6,8 @@ model of the demo on a GPU, which the processes share. Every key is given by --s
 works in a build that reads no config files, on synthetic samples.
 """
 import os
+import re
+import shutil
 
 import job
 
@@ -61,12 +63,12 @@ LAYOUTS = {
 references = {}
 
 
-def start(name, model, device, ranks, settings):
-    folder = job.work(f"{name}_{device}")
-    command = [job.TROUPE, "train", "--device", device]
+def start(name, model, device, ranks, settings, more=(), folder=None, launched=False):
+    folder = folder or job.work(f"{name}_{device}")
+    command = [job.TROUPE, "train", "--device", device, *more]
     for key, value in {**COMMON, **model, **settings}.items():
         command += ["--set", f"{key}={value}"]
-    if device == "cuda" and ranks > 1:  # NCCL wants processes
+    if launched or (device == "cuda" and ranks > 1):  # NCCL wants processes
         command = [job.MPIEXEC, "-n", str(ranks), *command]
     else:
         command += ["--ranks", str(ranks)]
@@ -80,14 +82,38 @@ def reference_of(model_name, model):
     return references[model_name]
 
 
-def compare(layout, device, tolerance):
-    model_name, model = ("tiny", TINY) if device == "sim" else ("demo", DEMO)
-    ranks, settings = LAYOUTS[layout]
-    run = start(f"{model_name}_{layout}", model, device, ranks, settings)
+def expect_close(run, reference, tolerance):
+    found, wanted = run.metrics(), reference.metrics()
+    job.expect([step["step"] for step in found] == list(range(1, STEPS + 1)), "steps are missing")
+    worst = max(abs(a["loss"] - b["loss"]) / b["loss"] for a, b in zip(found, wanted))
+    print(f"    losses differ by at most {worst:.2g}", flush=True)
+    job.expect(worst <= tolerance, f"a loss differs by {worst:.3g}")
+
+
+def model_of(device):
+    return ("tiny", TINY) if device == "sim" else ("demo", DEMO)
+
+
+def finish(run):
+    """To a good end, where there is such a device."""
     status = run.wait()
     if "no cuda devices" in run.output():
         raise job.Skipped("there is no GPU")
     job.expect(status == 0, f"exit status {status}")
+    return run
+
+
+def flows(run):
+    """How many flows of messages go from device to device, and how many through host memory."""
+    found = re.search(r"one machine: (\d+) flows .*, (\d+) through", run.output())
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def compare(layout, device, tolerance, launched=False):
+    model_name, model = model_of(device)
+    ranks, settings = LAYOUTS[layout]
+    run = finish(start(f"{model_name}_{layout}", model, device, ranks, settings, launched=launched))
+    direct, staged = flows(run)
     found, wanted = run.metrics(), reference_of(model_name, model).metrics()
     job.expect(len(found) == len(wanted) == STEPS, f"{len(found)} and {len(wanted)} steps")
     worst = max(abs(a["loss"] - b["loss"]) / b["loss"] for a, b in zip(found, wanted))
@@ -96,13 +122,50 @@ def compare(layout, device, tolerance):
                       for name in ("compute", "launch", "wait"))
     print(f"    {layout}: losses {found[0]['loss']:.5f} to {found[-1]['loss']:.5f}, differ by at most "
           f"{worst:.2g}; {step['step_ms']:.1f} ms a step, all ranks together: {parts}, "
-          f"copies {step['copy_ms']:.2f} ms", flush=True)
+          f"copies {step['copy_ms']:.2f} ms; {direct} flows direct, {staged} by host", flush=True)
     job.expect(worst <= tolerance, f"{layout}: a loss differs by {worst:.3g}")
+    return direct, staged
 
 
 def claim_sim_layouts():
-    for layout in LAYOUTS:
-        compare(layout, "sim", 1e-5)
+    for layout, (ranks, _) in LAYOUTS.items():
+        direct, staged = compare(layout, "sim", 1e-5)
+        job.expect(staged == 0 and (direct > 0) == (ranks > 1), f"{direct} flows, {staged} by host")
+
+
+def claim_sim_processes():
+    """Processes share no simulated memory: messages go through that of the host."""
+    if not job.MPIEXEC:
+        return
+    direct, staged = compare("two_disjoint", "sim", 1e-5, launched=True)
+    job.expect(direct == 0 and staged > 0, f"{direct} flows, {staged} by host")
+
+
+def switch_and_resume(device, tolerance):
+    """A job goes through three placements; what it saved in the second goes on in a fourth, there
+    with messages through host memory."""
+    model_name, model = model_of(device)
+    ranks, first = LAYOUTS["four_colocated"]
+    folder = job.work(f"{model_name}_switch_{device}")
+    run = finish(start("switch", model, device, ranks, {**first, "train.checkpoint_every": 10},
+                       ["--switch", "5:disjoint", "--switch", "12:homogeneous"], folder))
+    text = run.output()
+    job.expect(text.count("switched to") == 2, "it has not switched twice")
+    expect_close(run, reference_of(model_name, model), tolerance)
+    shutil.rmtree(run.run_dir / f"step-{STEPS}")
+    ranks, last = LAYOUTS["three_to_one"]
+    again = finish(start("switch", model, device, ranks, {**last, "comm.windows": "false"},
+                         ["--resume"], folder))
+    job.expect(flows(again)[0] == 0, "messages go from device to device in spite of comm.windows")
+    expect_close(again, reference_of(model_name, model), tolerance)
+
+
+def claim_sim_switch():
+    switch_and_resume("sim", 1e-5)
+
+
+def claim_cuda_switch():
+    switch_and_resume("cuda", 1e-4)
 
 
 def claim_cuda_layouts():
@@ -120,5 +183,6 @@ def claim_sim_checkpoint():
         job.expect(a.read_bytes() == b.read_bytes(), f"{name} differs")
 
 
-claim_sim_layouts.without_mpi = claim_sim_checkpoint.without_mpi = True
+for claim in (claim_sim_layouts, claim_sim_checkpoint, claim_sim_processes, claim_sim_switch):
+    claim.without_mpi = True
 job.main(globals())

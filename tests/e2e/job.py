@@ -149,9 +149,10 @@ def work(name):
 
 
 def start(folder, ranks, launcher, settings=None, arguments=(), launcher_arguments=(),
-          provider=None, environment=None, config=TINY, last=()):
+          provider=None, environment=None, config=TINY, last=(), hosts=""):
     """launcher: "threads" (loopback ranks), "mpirun" or "srun" (with slurm.py's environment). last:
-    words behind all others."""
+    words behind all others. hosts: of each rank of mpirun a letter, the host it takes itself to be
+    on."""
     (folder / "tiny.yaml").write_text(config)
     command = [TROUPE, "train", "tiny.yaml", *arguments]
     for key, value in (settings or {}).items():
@@ -161,6 +162,9 @@ def start(folder, ranks, launcher, settings=None, arguments=(), launcher_argumen
         environment["TROUPE_PROVIDER"] = provider
     if launcher == "threads":
         command += ["--ranks", str(ranks)]
+    elif hosts:
+        parts = [["-n", "1", "-x", f"TROUPE_HOST_ID={host}", *command] for host in hosts]
+        command = [MPIEXEC, *launcher_arguments, *sum([[":", *part] for part in parts], [])[1:]]
     else:
         program = [MPIEXEC] if launcher == "mpirun" else ["srun", "--mpi=pmix"]
         command = [*program, *launcher_arguments, "-n", str(ranks), *command]

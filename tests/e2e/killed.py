@@ -25,13 +25,18 @@ def expect_resumable(run, launcher):
     job.expect(steps == list(range(1, newest + 3)), f"steps in metrics: {steps}")
 
 
-def kill_one(name, victim, provider, launcher_arguments):
-    settings = dict(job.FOUR_RANKS, **ENDLESS)
-    run = job.start(job.work(name), 4, "mpirun", settings, launcher_arguments=launcher_arguments,
-                    provider=provider)
+def start_endless(name, provider, launcher_arguments, hosts=""):
+    """A job of four ranks that trains already, and its process numbers by rank."""
+    run = job.start(job.work(name), 4, "mpirun", dict(job.FOUR_RANKS, **ENDLESS),
+                    launcher_arguments=launcher_arguments, provider=provider, hosts=hosts)
     run.wait_for_step(9)
     processes = run.rank_processes()
     job.expect(sorted(processes) == [0, 1, 2, 3], f"ranks {processes}")
+    return run, processes
+
+
+def kill_one(name, victim, provider, launcher_arguments):
+    run, processes = start_endless(name, provider, launcher_arguments)
     begin = time.monotonic()
     os.kill(processes[victim], signal.SIGKILL)
     run.wait()  # its status is mpirun's business
@@ -54,6 +59,38 @@ def claim_survivors_name_the_dead_shm():
 
 def claim_survivors_name_the_dead_tcp():
     survivors_name_the_dead("tcp", 0)
+
+
+def has_ended(process):
+    try:
+        return open(f"/proc/{process}/stat").read().rsplit(")")[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def a_sleeper_names_the_dead(provider, hosts):
+    """Rank 3 wakes up when all others have ended: one by SIGKILL, two because of that."""
+    run, processes = start_endless(f"sleeper_{provider}_{hosts}", provider, ["--enable-recovery"],
+                                   hosts)
+    os.kill(processes[3], signal.SIGSTOP)
+    os.kill(processes[0], signal.SIGKILL)
+    job.wait_for(lambda: all(has_ended(processes[r]) for r in (1, 2)), "the end of ranks 1 and 2")
+    os.kill(processes[3], signal.SIGCONT)
+    run.wait()
+    job.expect(survivors(run, 0) == {1, 2, 3}, f"only {survivors(run, 0)} name the dead")
+
+
+def claim_a_sleeper_names_the_dead_shm():
+    a_sleeper_names_the_dead("shm", "aaaa")
+
+
+def claim_a_sleeper_names_the_dead_tcp():
+    a_sleeper_names_the_dead("tcp", "aaaa")
+
+
+def claim_a_sleeper_names_the_dead_of_another_host():
+    a_sleeper_names_the_dead("tcp", "aabb")
+    a_sleeper_names_the_dead("tcp", "aaab")
 
 
 def claim_mpirun_ends_the_job():

@@ -3,7 +3,7 @@
  * directions: the losses are those of one undisturbed rank, weights and moments are bit for bit
  * what they were, and the bytes moved are exactly those that the ranks lacked. The same for a job
  * that is saved in one placement and resumes in another. Run with the number of a placement, or
- * without for all. */
+ * without for all; and with `sim` on simulated devices, the undisturbed rank on the CPU. */
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,6 +31,8 @@ static const char *const placements[] = {
     "placement.policy=disjoint placement.vision.pp=2",
 };
 enum { PLACEMENTS = sizeof placements / sizeof *placements, STEPS = 2 * PLACEMENTS };
+
+static const char *device = "cpu";
 
 static const char data_settings[] =
     "data.synthetic.samples=64 data.synthetic.images_min=1 data.synthetic.images_max=3 "
@@ -108,11 +110,12 @@ static void set_placement(struct troupe_config *config, int placement) {
 }
 
 static void base_config(struct troupe_config *config, const char *run_dir) {
-    char settings[96];
+    char settings[128];
     troupe_config_init(config);
     loopback_job_set(config, loopback_job_model);
     loopback_job_set(config, data_settings);
-    snprintf(settings, sizeof settings, "train.steps=%d train.run_dir=%s", (int)STEPS, run_dir);
+    snprintf(settings, sizeof settings, "train.steps=%d train.run_dir=%s train.device=%s",
+             (int)STEPS, run_dir, device);
     loopback_job_set(config, settings);
 }
 
@@ -317,9 +320,17 @@ static void resume_everywhere(int saved, uint64_t seed) {
 
 int main(int argc, char **argv) {
     uint64_t seed = test_seed();
+    int only = -1; /* all */
     train_undisturbed();
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "sim") == 0) {
+            device = "sim";
+        } else {
+            only = atoi(argv[i]);
+        }
+    }
     for (int p = 0; p + 1 < PLACEMENTS; p++) {
-        if (argc < 2 || atoi(argv[1]) == p) {
+        if (only < 0 || only == p) {
             go_there_and_back(p, seed + (uint64_t)p);
             resume_everywhere(p, seed + (uint64_t)p);
             test_count += 2;

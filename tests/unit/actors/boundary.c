@@ -4,7 +4,8 @@
  * integer of (step, microbatch, row, column) that its reader checks; some parts and some
  * microbatches have no rows. The encoder's shards sum over the reduction lane, across islands. All
  * of it also on the simulated device, where methods only enqueue, and what they enqueue runs late:
- * an event that is not waited for is a wrong element. */
+ * an event that is not waited for is a wrong element; with messages that go through host memory,
+ * and that devices write into each other's. */
 #include "actors/job.h"
 #include "actors/runtime.h"
 #include "comm/group_stream.h"
@@ -31,6 +32,9 @@ struct shape {
     int credits;
     bool hands_over; /* both sides cut the rows alike, so nothing may be sent */
     bool on_device;
+    bool through_host;
+    bool fails;       /* in the second step, on one rank */
+    const int *hosts; /* by rank, for the route: who gets rows from another hands them on */
     uint64_t seed;
 };
 
@@ -201,7 +205,16 @@ static troupe_status encoder_backward(void *state, struct troupe_firing *firing)
     return add_to_gradients(state, firing);
 }
 
+static bool shall_fail(const struct member *member, const struct troupe_firing *firing) {
+    const struct shape *shape = member->rank->shape;
+    return shape->fails && member->dp == 0 && member->tp == 0 && firing->step == 1 &&
+           firing->microbatch == (int)(shape->seed % MICROBATCHES);
+}
+
 static troupe_status model_forward(void *state, struct troupe_firing *firing) {
+    if (shall_fail(state, firing)) {
+        return troupe_fail(TROUPE_ERROR_NUMERIC, "a planted failure");
+    }
     TROUPE_TRY(meet(state, firing, 3));
     return each_element(state, firing, &firing->inputs[0], ENCODER, false);
 }
@@ -406,6 +419,7 @@ static troupe_status build(troupe_runtime *runtime, struct rank_state *rank) {
         TROUPE_TRY(
             troupe_route_compile(&(struct troupe_route_options){.source = &rank->layout[s],
                                                                 .destination = &rank->layout[!s],
+                                                                .host_of_rank = shape->hosts,
                                                                 .element_bytes = sizeof(int32_t)},
                                  &rank->route[s]));
         TROUPE_TRY(spawn_side(runtime, rank, s, gangs[s]));
@@ -443,6 +457,24 @@ static troupe_status run_steps(troupe_runtime *runtime, const struct rank_state 
     return TROUPE_OK;
 }
 
+/* Counts the pairs of ranks that this describes: "... devices of one machine: 3 pairs". */
+static void count_flows(void *arg, const char *text) {
+    int *flows = arg;
+    const char *found = strstr(text, "machine: ");
+    if (found != NULL) {
+        EXPECT(strstr(text, ", 0 through host memory") != NULL, "%s", text);
+        *flows = atoi(found + strlen("machine: "));
+    }
+}
+
+/* On devices of one process every pair of ranks has its flow, unless told otherwise. */
+static void expect_flows(const troupe_runtime *runtime, const struct shape *shape) {
+    int flows = 0;
+    troupe_runtime_describe(runtime, count_flows, &flows);
+    bool expected = shape->on_device && !shape->through_host && shape->ranks > 1;
+    EXPECT((flows > 0) == expected, "%d flows on %d ranks", flows, shape->ranks);
+}
+
 static troupe_status run_rank(void *arg, troupe_comm *comm) {
     struct rank_state rank = {.shape = arg};
     troupe_runtime *runtime = NULL;
@@ -452,7 +484,8 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
                                              .stall_ns = 5000000000,
                                              .checksum = !rank.shape->on_device,
                                              .serialize = rank.shape->on_device,
-                                             .host_may_wait = rank.shape->on_device};
+                                             .host_may_wait = rank.shape->on_device,
+                                             .through_host = rank.shape->through_host};
     TROUPE_TRY(init_device(comm, &rank));
     TROUPE_TRY(init_side(comm, &rank, ENCODER));
     TROUPE_TRY(init_side(comm, &rank, MODEL));
@@ -460,6 +493,7 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
     TROUPE_TRY(troupe_runtime_create(comm, &options, &runtime));
     troupe_status status = build(runtime, &rank);
     if (status == TROUPE_OK) {
+        expect_flows(runtime, rank.shape);
         status = run_steps(runtime, &rank);
     }
     for (int s = 0; s < SIDES && status == TROUPE_OK; s++) {
@@ -470,21 +504,33 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
     return status;
 }
 
-static bool on_device; /* of all that follows */
+static bool on_device, through_host; /* of all that follows */
+static const int *hosts;             /* of the next */
+static bool fails;                   /* the next */
 
 /* Without delays, and with: each from its own seed. */
 static void run(int ranks, struct side_shape encoder, struct side_shape model, bool hands_over) {
-    struct shape shape = {
-        .ranks = ranks, .side = {encoder, model}, .hands_over = hands_over, .on_device = on_device};
+    struct shape shape = {.ranks = ranks,
+                          .side = {encoder, model},
+                          .hands_over = hands_over,
+                          .on_device = on_device,
+                          .hosts = hosts,
+                          .fails = fails,
+                          .through_host = through_host};
     static const int64_t delays[] = {0, 20000, 20000, 40000, 40000, 40000};
     uint64_t seed = test_seed();
     for (uint64_t i = 0; i < TROUPE_COUNT_OF(delays); i++) {
         shape.seed = seed + i;
         shape.credits = 1 + (int)(i % 2);
-        EXPECT_OK(troupe_job_run(&(struct troupe_job_options){.ranks = shape.ranks,
-                                                              .seed = shape.seed,
-                                                              .delay_ns_max = delays[i]},
-                                 run_rank, &shape));
+        troupe_status status = troupe_job_run(
+            &(struct troupe_job_options){
+                .ranks = shape.ranks, .seed = shape.seed, .delay_ns_max = delays[i]},
+            run_rank, &shape);
+        if (shape.fails) {
+            EXPECT_ERROR(status, TROUPE_ERROR_NUMERIC, "a planted failure");
+        } else {
+            EXPECT_OK(status);
+        }
     }
 }
 
@@ -520,6 +566,15 @@ static void columns_cut_on_either_side_are_packed(void) {
         false);
 }
 
+/* Each row enters a host once and is relayed there, in both directions. */
+static void tp3_gets_relays_from_tp2_on_another_host(void) {
+    static const int two_hosts[] = {0, 0, 1, 1, 1};
+    hosts = two_hosts;
+    run(5, (struct side_shape){2, 1, {0, 1}, false}, (struct side_shape){3, 1, {2, 3, 4}, false},
+        false);
+    hosts = NULL;
+}
+
 static void equal_layouts_on_the_same_ranks_send_nothing(void) {
     run(2, (struct side_shape){1, 2, {0, 1}, false}, (struct side_shape){1, 2, {0, 1}, false},
         true);
@@ -529,6 +584,14 @@ static void one_rank_hands_everything_over(void) {
     run(1, (struct side_shape){1, 1, {0}, false}, (struct side_shape){1, 1, {0}, false}, true);
 }
 
+/* The ranks end in any order, while what they have enqueued still runs. */
+static void failure_among_copies_ends_the_job_with_its_sentence(void) {
+    fails = true;
+    run(4, (struct side_shape){2, 1, {0, 1}, false}, (struct side_shape){1, 2, {2, 3}, false},
+        false);
+    fails = false;
+}
+
 static void run_all(void) {
     TEST(dp3_feeds_dp2_on_shared_ranks);
     TEST(dp3_feeds_dp2_on_other_ranks);
@@ -536,12 +599,15 @@ static void run_all(void) {
     TEST(dp4_feeds_tp2_dp2_on_the_same_ranks);
     TEST(tp2_beside_tp3_meet_in_one_order);
     TEST(columns_cut_on_either_side_are_packed);
+    TEST(tp3_gets_relays_from_tp2_on_another_host);
     TEST(equal_layouts_on_the_same_ranks_send_nothing);
+    TEST(failure_among_copies_ends_the_job_with_its_sentence);
     TEST(one_rank_hands_everything_over);
 }
 
 int main(int argc, char **argv) {
-    on_device = argc > 1 && strcmp(argv[1], "device") == 0;
+    through_host = argc > 1 && strcmp(argv[1], "through_host") == 0;
+    on_device = through_host || (argc > 1 && strcmp(argv[1], "device") == 0);
     run_all();
     return TEST_END();
 }

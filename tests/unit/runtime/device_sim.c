@@ -2,8 +2,12 @@
 /* The simulated device: as late as a GPU, and in the order of streams and events. */
 #include "runtime/device_sim.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "runtime/check.h"
 #include "runtime/device.h"
+#include "runtime/device_share.h"
 #include "tests/test.h"
 
 enum { WORDS = 1000, ROUNDS = 200 };
@@ -25,8 +29,9 @@ struct put {
 };
 
 static troupe_status run_put(const void *payload) {
-    const struct put *put = payload;
-    *put->to = put->from != NULL ? *put->from : put->value;
+    const struct put *put = payload; /* atomic: one test leaves out what keeps streams apart */
+    uint64_t value = put->from != NULL ? __atomic_load_n(put->from, __ATOMIC_RELAXED) : put->value;
+    __atomic_store_n(put->to, value, __ATOMIC_RELAXED);
     return TROUPE_OK;
 }
 
@@ -155,6 +160,102 @@ static void timed_events_measure(void) {
     troupe_event_destroy(end);
 }
 
+/* ---- two devices of one process ---- */
+
+/* What the first owns and the second opens. */
+struct shared {
+    struct troupe_share memory, event;
+    troupe_device *device; /* the second */
+    troupe_stream *stream;
+    uint64_t *words;
+    troupe_event *theirs;
+};
+
+static void open_shared(struct shared *s, uint64_t *words, troupe_event **made) {
+    EXPECT_OK(troupe_memory_share(device, words, &s->memory));
+    EXPECT_OK(troupe_event_create_shared(device, made, &s->event));
+    EXPECT_OK(troupe_device_open(
+        TROUPE_DEVICE_SIM, &(struct troupe_device_options){.delay_ns_max = 300000}, &s->device));
+    EXPECT_OK(troupe_stream_create(s->device, &s->stream));
+    EXPECT_OK(troupe_memory_open(s->device, &s->memory, (void **)&s->words));
+    EXPECT_OK(troupe_event_open(s->device, &s->event, &s->theirs));
+}
+
+static void close_shared(struct shared *s) {
+    EXPECT_OK(troupe_stream_synchronize(s->stream));
+    troupe_event_close(s->device, &s->event, s->theirs);
+    troupe_memory_close(s->device, &s->memory, s->words);
+    troupe_stream_destroy(s->stream);
+    troupe_device_close(s->device);
+}
+
+/* One stream writes, that of the other device reads behind the event, and the host waits for
+ * neither: it is ahead of the copy. */
+static void devices_share_memory_in_the_order_of_events(void) {
+    struct shared s = {0};
+    troupe_event *made = NULL;
+    uint64_t *words = new_words(1), *taken = NULL;
+    open_shared(&s, words, &made);
+    EXPECT_OK(troupe_device_alloc(s.device, ROUNDS * sizeof *taken, (void **)&taken));
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        struct put put = {.to = words, .value = i + 1};
+        struct put take = {.to = &taken[i], .from = s.words};
+        EXPECT_OK(troupe_sim_enqueue(stream, run_put, &put, sizeof put));
+        EXPECT_OK(troupe_event_record(made, stream));
+        EXPECT_OK(troupe_stream_wait(s.stream, s.theirs));
+        EXPECT_OK(troupe_sim_enqueue(s.stream, run_put, &take, sizeof take));
+        EXPECT_OK(troupe_event_record(s.theirs, s.stream));
+        EXPECT_OK(troupe_stream_wait(stream, made));
+    }
+    EXPECT_OK(troupe_stream_synchronize(s.stream));
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        EXPECT_EQ(taken[i], i + 1);
+    }
+    troupe_device_free(s.device, taken);
+    EXPECT_OK(troupe_stream_synchronize(stream));
+    close_shared(&s);
+    troupe_event_destroy(made);
+    troupe_device_free(device, words);
+}
+
+/* The owner goes first; the other still works on what it has opened. */
+static void what_is_shared_outlives_its_owner(void) {
+    struct shared s = {0};
+    troupe_event *made = NULL;
+    uint64_t *words = new_words(WORDS);
+    open_shared(&s, words, &made);
+    troupe_event_destroy(made);
+    troupe_device_free(device, words);
+    for (uint64_t i = 0; i < WORDS; i++) {
+        struct put put = {.to = &s.words[i], .value = i};
+        EXPECT_OK(troupe_sim_enqueue(s.stream, run_put, &put, sizeof put));
+        EXPECT_OK(troupe_event_record(s.theirs, s.stream));
+    }
+    EXPECT_OK(troupe_stream_synchronize(s.stream));
+    EXPECT_OK(troupe_event_query(s.theirs));
+    EXPECT_EQ(s.words[WORDS - 1], WORDS - 1);
+    close_shared(&s);
+}
+
+static void other_processes_are_refused(void) {
+    struct shared s = {0};
+    troupe_event *made = NULL;
+    uint64_t *words = new_words(1);
+    void *memory = NULL;
+    open_shared(&s, words, &made);
+    pid_t child = fork();
+    if (child == 0) { /* only what takes no lock: threads are not forked */
+        troupe_status status = troupe_memory_open(s.device, &s.memory, &memory);
+        _exit(status == TROUPE_ERROR_UNSUPPORTED && memory == NULL ? 0 : 1);
+    }
+    int status = -1;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %d", status);
+    close_shared(&s);
+    troupe_event_destroy(made);
+    troupe_device_free(device, words);
+}
+
 static troupe_status run_failure(const void *payload) {
     return troupe_fail(TROUPE_ERROR_DEVICE, "%s", (const char *)payload);
 }
@@ -180,6 +281,9 @@ int main(void) {
     TEST(copies_move_blocks_between_strides);
     TEST(a_full_queue_goes_round);
     TEST(timed_events_measure);
+    TEST(devices_share_memory_in_the_order_of_events);
+    TEST(what_is_shared_outlives_its_owner);
+    TEST(other_processes_are_refused);
     TEST(a_failure_stays);
     troupe_event_destroy(event);
     troupe_stream_destroy(stream);

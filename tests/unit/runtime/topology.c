@@ -89,6 +89,133 @@ static void usable_hardware_thread_of_a_core_is_chosen(void) {
     troupe_topology_close(t);
 }
 
+/* ---- GPUs ---- */
+
+/* Two packages of 4 cores; GPUs at 3b:00.0 and 5e:00.0 are on the first, at d8:00.0 on the second,
+ * where there is a network card, too. */
+static void write_object(FILE *file, const char *type, int number, int first, int count) {
+    unsigned set = ((1U << count) - 1) << first, node = 1U << first / 4;
+    fprintf(file,
+            "<object type='%s' os_index='%d' cpuset='0x%08x' complete_cpuset='0x%08x' "
+            "nodeset='0x%08x' complete_nodeset='0x%08x' gp_index='%d'>",
+            type, number, set, set, node, node, 100 * type[0] + 10 * type[1] + number);
+}
+
+static void write_device(FILE *file, int bus, int class, int vendor) {
+    fprintf(file,
+            "<object type='PCIDev' gp_index='%d' pci_busid='0000:%02x:00.0' "
+            "pci_type='%04x [%04x:2335] [%04x:18be] a1' pci_link_speed='0'/>",
+            bus, bus, class, vendor, vendor);
+}
+
+static void write_package(FILE *file, int package) {
+    write_object(file, "Package", package, 4 * package, 4);
+    write_object(file, "NUMANode", package, 4 * package, 4);
+    fprintf(file, "</object>");
+    for (int core = 4 * package; core < 4 * package + 4; core++) {
+        write_object(file, "Core", core, core, 1);
+        write_object(file, "PU", core, core, 1);
+        fprintf(file, "</object></object>");
+    }
+    fprintf(file,
+            "<object type='Bridge' gp_index='%d' bridge_type='0-1' depth='0' "
+            "bridge_pci='0000:[%02x-%02x]'>",
+            7000 + package, package * 128, package * 128 + 127);
+    if (package == 0) {
+        write_device(file, 0x3b, 0x0302, 0x10de);
+        write_device(file, 0x5e, 0x0302, 0x10de);
+    } else {
+        write_device(file, 0xd8, 0x0302, 0x10de);
+        write_device(file, 0xe0, 0x0200, 0x10de);
+    }
+    fprintf(file, "</object></object>");
+}
+
+static troupe_topology *open_gpus(const char *cpuset) {
+    char *xml = NULL;
+    size_t bytes = 0;
+    FILE *file = open_memstream(&xml, &bytes);
+    fprintf(file, "<?xml version='1.0' encoding='UTF-8'?>\n"
+                  "<!DOCTYPE topology SYSTEM 'hwloc2.dtd'>\n<topology version='2.0'>\n"
+                  "<object type='Machine' os_index='0' cpuset='0xff' complete_cpuset='0xff' "
+                  "allowed_cpuset='0xff' nodeset='0x3' complete_nodeset='0x3' "
+                  "allowed_nodeset='0x3' gp_index='1'>");
+    write_package(file, 0);
+    write_package(file, 1);
+    fprintf(file, "</object></topology>");
+    fclose(file);
+    for (char *c = xml; *c != '\0'; c++) {
+        *c = *c == '\'' ? '"' : *c;
+    }
+    troupe_topology *topology = NULL;
+    EXPECT_OK(troupe_topology_open(&(struct troupe_topology_options){.xml = xml, .cpuset = cpuset},
+                                   &topology));
+    free(xml);
+    return topology;
+}
+
+static void expect_gpu_sentence(const char *cpuset, struct troupe_slice slice,
+                                const char *expected) {
+    troupe_topology *t = open_gpus(cpuset);
+    char text[256];
+    troupe_topology_bind(t, slice, text, sizeof text);
+    EXPECT_STRING(text, expected);
+    troupe_topology_close(t);
+}
+
+static void gpus_are_counted_and_located(void) {
+    troupe_topology *t = open_gpus(NULL);
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *file = open_memstream(&text, &bytes);
+    troupe_topology_print(t, file);
+    fclose(file);
+    EXPECT_EQ(troupe_topology_counts(t).gpus, 3);
+    EXPECT(strstr(text, "GPU 0000:5e:00.0: next to cores 0-3, NUMA node 0\n"
+                        "GPU 0000:d8:00.0: next to cores 4-7, NUMA node 1\n") != NULL,
+           "%s", text);
+    EXPECT(strstr(text, "e0:00") == NULL, "a network card counts as a GPU:\n%s", text);
+    free(text);
+    troupe_topology_close(t);
+}
+
+static void ranks_sit_next_to_their_gpu(void) {
+    expect_gpu_sentence(NULL, (struct troupe_slice){0, 1, "0000:D8:00.0"},
+                        "cores 4-7 of 8, NUMA node 1, next to GPU 0000:D8:00.0");
+    expect_gpu_sentence(NULL, (struct troupe_slice){1, 2, "0000:3b:00.0"},
+                        "cores 2-3 of 8, NUMA node 0, next to GPU 0000:3b:00.0");
+    expect_gpu_sentence(NULL, (struct troupe_slice){2, 3, "0000:d8:00.0"},
+                        "cores 6-7 of 8, NUMA node 1, next to GPU 0000:d8:00.0");
+    expect_gpu_sentence(
+        NULL, (struct troupe_slice){5, 8, "0000:d8:00.0"},
+        "core 6 of 8, NUMA node 1, next to GPU 0000:d8:00.0; 8 ranks share 4 cores");
+}
+
+static void gpu_does_not_widen_the_launchers_cpuset(void) {
+    expect_gpu_sentence("2-5", (struct troupe_slice){1, 2, "0000:3b:00.0"},
+                        "core 3 of 8, NUMA node 0, next to GPU 0000:3b:00.0");
+    expect_gpu_sentence("0-1", (struct troupe_slice){0, 1, "0000:d8:00.0"},
+                        "cores 0-1 of 8, NUMA node 0, none of them next to GPU 0000:d8:00.0");
+    expect_gpu_sentence(NULL, (struct troupe_slice){1, 2, "0000:11:00.0"},
+                        "cores 4-7 of 8, NUMA node 1, hwloc does not see GPU 0000:11:00.0");
+    expect_gpu_sentence(NULL, (struct troupe_slice){1, 2, ""}, "cores 4-7 of 8, NUMA node 1");
+}
+
+static void ranks_with_gpus_on_one_node_share_its_cores(void) {
+    troupe_topology *t = open_gpus("1-6");
+    unsigned char a[2], b[2], c[2], all[2];
+    int cores[4];
+    troupe_topology_processors(t, "0000:3b:00.0", a, sizeof a);
+    troupe_topology_processors(t, "0000:5e:00.0", b, sizeof b);
+    troupe_topology_processors(t, "0000:d8:00.0", c, sizeof c);
+    troupe_topology_processors(t, NULL, all, sizeof all);
+    EXPECT(a[0] == 0x0e && a[1] == 0 && memcmp(a, b, sizeof a) == 0, "%x and %x", a[0], b[0]);
+    EXPECT(c[0] == 0x70 && all[0] == 0x7e, "%x and %x", c[0], all[0]);
+    EXPECT_EQ(troupe_topology_cores(t, (struct troupe_slice){1, 3, "0000:5e:00.0"}, cores, 4), 1);
+    EXPECT_EQ(cores[0], 2);
+    troupe_topology_close(t);
+}
+
 static void machine_without_sense_is_refused(void) {
     troupe_topology *t = NULL;
     struct troupe_topology_options options = {.synthetic = "core:no"};
@@ -144,6 +271,10 @@ int main(void) {
     TEST(cpuset_of_the_launcher_is_respected);
     TEST(slices_cover_every_core_once);
     TEST(usable_hardware_thread_of_a_core_is_chosen);
+    TEST(gpus_are_counted_and_located);
+    TEST(ranks_sit_next_to_their_gpu);
+    TEST(gpu_does_not_widen_the_launchers_cpuset);
+    TEST(ranks_with_gpus_on_one_node_share_its_cores);
     TEST(machine_without_sense_is_refused);
     TEST(tree_names_packages_nodes_and_cores);
     TEST(binding_on_this_machine_takes_effect);
