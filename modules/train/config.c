@@ -81,6 +81,8 @@ static const struct key keys[] = {
         "seeded samples instead of shards; 0: none"),
     KEY("data.synthetic.images_min", INT, data.synthetic.images_min, "1", "pictures per sample"),
     KEY("data.synthetic.images_max", INT, data.synthetic.images_max, "1", "pictures per sample"),
+    KEY("data.synthetic.side_min", INT, data.synthetic.side_min, "0",
+        "smallest picture side in pixels; 0: the patch"),
     KEY("data.synthetic.text_min", INT, data.synthetic.text_min, "8", "caption bytes"),
     KEY("data.synthetic.text_max", INT, data.synthetic.text_max, "48", "caption bytes"),
     KEY("data.synthetic.text_only", DOUBLE, data.synthetic.text_only, "0",

@@ -47,6 +47,7 @@ struct troupe_config_placement {
 struct troupe_config_synthetic {
     int samples; /* 0: no synthetic data */
     int images_min, images_max;
+    int side_min;           /* of a picture in pixels; 0: the patch */
     int text_min, text_max; /* caption bytes */
     double text_only;       /* fraction of samples without pictures */
 };

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One engine, two clocks: the real runtime (32 ranks, messages, tickets, conductors) in virtual
- * time against the simulator, on 20 job layouts. Makespan and every task's begin and end must be
- * equal. */
+ * time against the simulator, on 20 job layouts and 10 with routes. Makespan and every task's begin
+ * and end must be equal. */
 #include <pthread.h>
 
+#include "actors/forecast.h"
 #include "actors/runtime.h"
 #include "comm/virtual.h"
 #include "comm/wire.h"
@@ -14,7 +15,15 @@
 #include "tests/fuzz/scenario.h"
 #include "tests/test.h"
 
-enum { RANKS = 32, CASES = 20, CONTROL_NS = 1500, GANGS = 96, TASKS = 1 << 14, GROUP_IDS = 4096 };
+enum {
+    RANKS = 32,
+    CASES = 20,
+    ROUTED_CASES = 10,
+    CONTROL_NS = 1500,
+    GANGS = 96,
+    TASKS = 1 << 14,
+    GROUP_IDS = 4096
+};
 
 /* A pipeline of stages, each a gang of tp ranks, dp replicas of it; an encoder before the first
  * stage of each, on the same ranks (colocated) or on ranks of its own. */
@@ -22,6 +31,7 @@ struct layout {
     int tp, pp, dp;
     int encoder_tp; /* 0: none */
     bool colocated;
+    int encoder_dp; /* > 0: as many encoders on ranks of their own feed all replicas by a route */
     bool reduces;
     int microbatches;
     int credits;
@@ -38,6 +48,7 @@ struct job {
     troupe_traffic *traffic;
     troupe_virtual *world;
     const struct troupe_graph *graph; /* of rank 0's runtime */
+    troupe_forecast *forecast;        /* of that, where it has routes */
     int first[4 * GANGS + 1];         /* by method: of its tasks */
     struct troupe_task tasks[TASKS];  /* as the runtime ran them */
     int64_t started_ns;
@@ -59,8 +70,16 @@ static int64_t task_ns(void *arg, int method, int64_t step, int microbatch) {
 
 static int64_t edge_bytes(void *arg, int edge, int64_t step, int microbatch, int member) {
     const struct job *job = arg;
-    (void)edge, (void)step, (void)microbatch, (void)member;
+    if (job->forecast != NULL) {
+        return TROUPE_WIRE_BYTES +
+               troupe_forecast_bytes(job->forecast, edge, step, microbatch, member);
+    }
     return TROUPE_WIRE_BYTES + job->layout.columns * (int64_t)sizeof(float);
+}
+
+static uint64_t receivers(void *arg, int edge, int64_t step, int microbatch) {
+    const struct job *job = arg;
+    return troupe_forecast_receivers(job->forecast, edge, step, microbatch);
 }
 
 static int64_t transfer_ns(void *arg, int64_t now_ns, int from, int to, int64_t bytes) {
@@ -180,6 +199,10 @@ struct rank {
     int rank;
     pthread_t thread;
     struct part parts[2]; /* of the language model, of the encoder */
+    struct troupe_mesh meshes[2];
+    struct troupe_layout layouts[2];
+    troupe_route *routes[2]; /* of pictures, of their gradients */
+    int64_t offsets[2][RANKS + 1];
     troupe_status status;
     char text[512];
 };
@@ -190,6 +213,11 @@ static int llm_rank(const struct layout *l, int tp, int dp, int pp) {
 
 static int encoder_rank(const struct layout *l, int tp, int dp) {
     return (l->colocated ? 0 : l->tp * l->dp * l->pp) + tp + l->encoder_tp * dp;
+}
+
+/* Of a routed message, over all ranks. */
+static int64_t rows_max(const struct layout *l) {
+    return 4 * (int64_t)(l->dp > l->encoder_dp ? l->dp : l->encoder_dp) + 4;
 }
 
 static int spawn(struct rank *rank, troupe_runtime *runtime, struct part *part,
@@ -220,6 +248,115 @@ static void connect(troupe_runtime *runtime, const struct layout *l, const char 
                                                               .credits = l->credits,
                                                               .columns = l->columns},
                              NULL));
+}
+
+/* Rows of a picture message on the ends of its route: uneven, of another total each time. */
+static void fill_offsets(struct rank *rank, int end, int parts, int64_t rows, uint64_t salt) {
+    for (int i = 0; i <= parts; i++) {
+        int64_t even = rows * i / parts;
+        bool shifts = i > 0 && i < parts;
+        rank->offsets[end][i] =
+            even + (shifts ? (int64_t)(chance_hash(salt, (uint64_t)i) % 3) - 1 : 0);
+    }
+}
+
+static void plan_pictures(void *arg, int64_t step, int microbatch, int shard,
+                          struct troupe_message_plan *out) {
+    struct rank *rank = arg;
+    const struct layout *l = &rank->job->layout;
+    uint64_t salt = chance_hash(rank->job->seed, (uint64_t)microbatch);
+    (void)step, (void)shard;
+    out->rows = rows_max(l) - (int64_t)(salt % 4);
+    fill_offsets(rank, 0, l->encoder_dp, out->rows, salt);
+    fill_offsets(rank, 1, l->dp, out->rows, salt + 1);
+    out->source_offsets = rank->offsets[0];
+    out->destination_offsets = rank->offsets[1];
+}
+
+static void plan_gradients(void *arg, int64_t step, int microbatch, int shard,
+                           struct troupe_message_plan *out) {
+    plan_pictures(arg, step, microbatch, shard, out);
+    const int64_t *source = out->source_offsets;
+    out->source_offsets = out->destination_offsets;
+    out->destination_offsets = source;
+}
+
+static void compile_routes(struct rank *rank) {
+    const struct layout *l = &rank->job->layout;
+    for (int end = 0; end < 2; end++) {
+        int ranks[RANKS], count = end == 0 ? l->encoder_dp : l->dp;
+        for (int d = 0; d < count; d++) {
+            ranks[d] = end == 0 ? encoder_rank(l, 0, d) : llm_rank(l, 0, d, 0);
+        }
+        EXPECT_OK(troupe_mesh_init(
+            &(struct troupe_mesh_options){
+                .ranks = ranks, .rank_count = count, .tp = 1, .dp = count},
+            &rank->meshes[end]));
+        EXPECT_OK(
+            troupe_layout_init(&(struct troupe_layout_options){.mesh = &rank->meshes[end],
+                                                               .shape = {0, l->columns},
+                                                               .split = {TROUPE_AXES(TROUPE_DP)},
+                                                               .ragged = true},
+                               &rank->layouts[end]));
+    }
+    for (int end = 0; end < 2; end++) {
+        EXPECT_OK(
+            troupe_route_compile(&(struct troupe_route_options){.source = &rank->layouts[end],
+                                                                .destination = &rank->layouts[!end],
+                                                                .element_bytes = sizeof(float)},
+                                 &rank->routes[end]));
+    }
+}
+
+static void forget_routes(struct rank *rank) {
+    for (int end = 0; end < 2 && rank->routes[end] != NULL; end++) {
+        troupe_route_destroy(rank->routes[end]);
+        troupe_layout_fini(&rank->layouts[end]);
+        troupe_mesh_fini(&rank->meshes[end]);
+    }
+}
+
+/* The encoders of a layout with routes, each of one rank, and both edges. */
+static void build_encoders(struct rank *rank, troupe_runtime *runtime) {
+    const struct layout *l = &rank->job->layout;
+    int gangs[2][RANKS];
+    char name[64];
+    compile_routes(rank);
+    for (int d = 0; d < l->encoder_dp; d++) {
+        int where = encoder_rank(l, 0, d);
+        snprintf(name, sizeof name, "encoder %d", d);
+        gangs[0][d] = spawn(rank, runtime, &rank->parts[1],
+                            (struct troupe_spawn_options){.actor_class = &plain_class,
+                                                          .name = name,
+                                                          .ranks = &where,
+                                                          .rank_count = 1,
+                                                          .slots = l->slots,
+                                                          .module = 1,
+                                                          .depth = 1,
+                                                          .stage_count = 1,
+                                                          .dp = d});
+    }
+    for (int d = 0; d < l->dp; d++) {
+        gangs[1][d] = d * l->pp; /* build_replica begins with it */
+    }
+    for (int end = 0; end < 2; end++) {
+        EXPECT_OK(troupe_connect(runtime,
+                                 &(struct troupe_connect_options){
+                                     .name = end == 0 ? "pictures" : "picture gradients",
+                                     .from = gangs[end],
+                                     .from_count = end == 0 ? l->encoder_dp : l->dp,
+                                     .from_port = end == 0 ? "rows_out" : "picture_gradients_out",
+                                     .to = gangs[!end],
+                                     .to_count = end == 0 ? l->dp : l->encoder_dp,
+                                     .to_port = end == 0 ? "pictures_in" : "gradients_in",
+                                     .credits = l->credits,
+                                     .columns = l->columns,
+                                     .from_rows_max = rows_max(l),
+                                     .route = rank->routes[end],
+                                     .plan = end == 0 ? plan_pictures : plan_gradients,
+                                     .arg = rank},
+                                 NULL));
+    }
 }
 
 static void build_replica(struct rank *rank, troupe_runtime *runtime, int dp) {
@@ -253,7 +390,7 @@ static void build_replica(struct rank *rank, troupe_runtime *runtime, int dp) {
         }
         before = gang;
     }
-    if (l->encoder_tp > 0) {
+    if (l->encoder_tp > 0 && l->encoder_dp == 0) {
         int ranks[8];
         for (int k = 0; k < l->encoder_tp; k++) {
             ranks[k] = encoder_rank(l, k, dp);
@@ -324,6 +461,9 @@ static troupe_status run_rank(struct rank *rank, troupe_comm *comm) {
     for (int dp = 0; dp < l->dp; dp++) {
         build_replica(rank, runtime, dp);
     }
+    if (l->encoder_dp > 0) {
+        build_encoders(rank, runtime);
+    }
     for (int i = 0; l->reduces && i < 2; i++) {
         if (has_part(&rank->parts[i])) {
             TROUPE_TRY(make_group(rank, comm, &rank->parts[i], i == 1));
@@ -354,26 +494,35 @@ static troupe_status run_rank(struct rank *rank, troupe_comm *comm) {
         const struct troupe_order_policy *order = NULL;
         troupe_sim *sim = NULL;
         struct troupe_sim_result result;
+        if (l->encoder_dp > 0) {
+            EXPECT_OK(troupe_forecast_create(runtime, &job->forecast));
+            EXPECT_OK(troupe_forecast_step(job->forecast, 0));
+        }
         EXPECT_OK(troupe_order_find(l->order, &order));
-        EXPECT_OK(troupe_sim_create(graph,
-                                    &(struct troupe_sim_options){.order = order,
-                                                                 .look_ahead = l->look_ahead,
-                                                                 .costs = &costs,
-                                                                 .cluster = &job->cluster,
-                                                                 .edge_bytes = edge_bytes,
-                                                                 .control_ns = CONTROL_NS,
-                                                                 .arg = job},
-                                    &sim));
+        EXPECT_OK(troupe_sim_create(
+            graph,
+            &(struct troupe_sim_options){.order = order,
+                                         .look_ahead = l->look_ahead,
+                                         .costs = &costs,
+                                         .cluster = &job->cluster,
+                                         .edge_bytes = edge_bytes,
+                                         .control_ns = CONTROL_NS,
+                                         .receivers = job->forecast != NULL ? receivers : NULL,
+                                         .arg = job},
+            &sim));
         EXPECT_OK(troupe_sim_run(sim, &result));
         EXPECT_EQ(result.schedule.task_count, job->task_count);
         memcpy(job->expected, result.schedule.tasks,
                (size_t)job->task_count * sizeof *job->expected);
         troupe_sim_destroy(sim);
+        troupe_forecast_destroy(job->forecast);
+        job->forecast = NULL;
     }
     if (status == TROUPE_OK) {
         troupe_runtime_destroy(runtime);
         troupe_group_destroy(rank->parts[0].group);
         troupe_group_destroy(rank->parts[1].group);
+        forget_routes(rank);
     }
     return status;
 }
@@ -445,13 +594,28 @@ static void run_job(struct job *job) {
 }
 
 static struct layout layout_of(int index, uint64_t seed) {
+    static const int routed[][3] = {{2, 8, 4}, {4, 3, 12}, {3, 6, 9}, {1, 12, 20}, {5, 4, 3}};
     static const int shapes[][5] = {
         /* tp, pp, dp, encoder tp, colocated */
         {1, 8, 4, 0, 0}, {2, 8, 2, 0, 0}, {2, 4, 4, 2, 1},  {4, 4, 2, 4, 1}, {1, 4, 6, 1, 0},
         {2, 6, 2, 2, 0}, {8, 2, 2, 8, 1}, {1, 31, 1, 1, 0}, {2, 3, 4, 2, 0}, {1, 8, 4, 1, 1},
     };
-    const int *shape = shapes[index % 10];
     uint64_t hash = chance_hash(seed, (uint64_t)index);
+    if (index >= CASES) { /* pp, dp, encoders */
+        const int *shape = routed[index % 5];
+        return (struct layout){.tp = 1,
+                               .pp = shape[0],
+                               .dp = shape[1],
+                               .encoder_tp = 1,
+                               .encoder_dp = shape[2],
+                               .microbatches = 2 + (int)(hash % 9),
+                               .credits = 1 + (int)(hash >> 8 & 1),
+                               .slots = 1 + (int)(hash >> 16 & 7),
+                               .look_ahead = 1 + (int)(hash >> 24 & 1),
+                               .order = hash >> 32 & 1 ? "1f1b" : "fifo",
+                               .columns = 64 << (hash >> 40 & 3)};
+    }
+    const int *shape = shapes[index % 10];
     return (struct layout){.tp = shape[0],
                            .pp = shape[1],
                            .dp = shape[2],
@@ -486,11 +650,11 @@ static void expect_equal(const struct job *job, int index) {
            (long long)makespan);
 }
 
-static void runtime_and_simulator_agree(void) {
+static void compare(int begin, int end) {
     struct job *job = calloc(1, sizeof *job);
     struct troupe_task *expected = calloc(TASKS, sizeof *expected);
     uint64_t seed = test_seed();
-    for (int i = 0; i < CASES; i++) {
+    for (int i = begin; i < end; i++) {
         memset(job, 0, sizeof *job);
         job->expected = expected;
         job->seed = chance_hash(seed, (uint64_t)i);
@@ -507,7 +671,16 @@ static void runtime_and_simulator_agree(void) {
     free(job);
 }
 
+static void runtime_and_simulator_agree(void) {
+    compare(0, CASES);
+}
+
+static void they_agree_on_routed_edges(void) {
+    compare(CASES, CASES + ROUTED_CASES);
+}
+
 int main(void) {
     TEST(runtime_and_simulator_agree);
+    TEST(they_agree_on_routed_edges);
     return TEST_END();
 }
