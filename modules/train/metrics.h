@@ -44,7 +44,8 @@ struct troupe_metrics_switch {
 /* One object, flushed. */
 troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *report,
                                    const struct troupe_metrics_switch *switches, int switch_count);
-/* "step 12/300  loss 3.2145  norm 1.32  4521 tokens/s  2m14s left", without a line end. */
+/* "step 12/300  loss 3.2145  norm 1.32  4521 tokens/s  T/T* 1.18, idle 39 %, 17 % reduction  2m14s
+ * left", without a line end. */
 void troupe_metrics_progress(const struct troupe_step_report *report, int64_t steps,
                              double seconds_left, char *out, size_t bytes);
 

@@ -84,6 +84,28 @@ static void a_profile_is_measured_and_simulated(void) {
                folder.path);
 }
 
+/* Of the four ranks each is busy or idle, for one cause, all the time of the step: to four digits.
+ */
+static void expect_it_adds_up(const char *metrics) {
+    static const char *const parts[] = {"\"busy_ms\": [",   "\"head\": [",     "\"tail\": [",
+                                        "\"imbalance\": [", "\"boundary\": [", "\"reduction\": [",
+                                        "\"other\": ["};
+    double t = number_after(metrics, "\"t_ms\": "), sums[4] = {0};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        const char *at = strstr(metrics, parts[i]);
+        EXPECT(at != NULL, "no %s in %s", parts[i], metrics);
+        at += strlen(parts[i]);
+        for (int r = 0; r < 4; r++) {
+            char *end = NULL;
+            sums[r] += strtod(at, &end);
+            at = end + 1;
+        }
+    }
+    for (int r = 0; r < 4; r++) {
+        EXPECT(sums[r] > 0.997 * t && sums[r] < 1.003 * t, "rank %d: %f of %f ms", r, sums[r], t);
+    }
+}
+
 static void training_draws_its_last_step(void) {
     EXPECT_RUN(0, "step 3/3",
                "train %s %s --set train.run_dir=%s/run --svg %s/t.svg --trace %s/t.json", config,
@@ -100,6 +122,8 @@ static void training_draws_its_last_step(void) {
     EXPECT_OK(troupe_file_read(path, &data, &bytes));
     data[bytes - 1] = '\0'; /* the last line's end */
     EXPECT(number_after((const char *)data, "\"ratio\": ") >= 1, "%s", (const char *)data);
+    expect_it_adds_up((const char *)data);
+    EXPECT(strstr(program_output, "T/T* ") != NULL, "%s", program_output);
     troupe_free(data);
 }
 
