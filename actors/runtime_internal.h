@@ -10,6 +10,8 @@
  *     conductor.c         the engine of an island, fed by control messages
  *     task_clock.c        how long tasks take on a device
  *     runtime.c           the executor: tickets in order, waits, accounting, failure
+ *     crew.c              instead of all these from mailbox.c on: worker threads on one rank
+ *     crew_make.c         what those fire: tasks, gates, buffers
  *     report.c            who waits for what
  *
  * Ownership: everything hangs from troupe_runtime. Threads: the rank's own. Failure: callbacks that
@@ -233,6 +235,8 @@ struct troupe_control {
     int64_t firing;
 };
 
+struct troupe_crew; /* crew_internal.h */
+
 enum troupe_wait_cause { TROUPE_WAIT_NOTHING, TROUPE_WAIT_INPUT, TROUPE_WAIT_OUTPUT };
 
 struct troupe_runtime {
@@ -281,6 +285,7 @@ struct troupe_runtime {
     int64_t tickets_issued; /* by this conductor, counted per member */
     bool last_said;
 
+    struct troupe_crew *crew;           /* fires instead of all below; NULL: no workers */
     struct troupe_rank_ticket *tickets; /* a ring */
     int ticket_capacity, ticket_first, ticket_count;
     struct troupe_rank_ticket *late; /* reductions set aside until the step's tasks have run */
