@@ -3,14 +3,18 @@
 #include "actors/crew_internal.h"
 
 #include <inttypes.h>
+#include <linux/membarrier.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "runtime/check.h"
 #include "runtime/clock.h"
+#include "runtime/ring.h"
 
 enum {
-    FIRINGS_PER_POLL = 16, /* a busy worker looks into its rings so often */
+    FIRINGS_PER_POLL = 4, /* a busy worker looks into its rings so often */
     LOOKS_PER_CLOCK = 64,
     READY_LEAST = 2, /* who has fewer ready tasks keeps them */
 };
@@ -63,11 +67,37 @@ static void wake(struct crew_worker *w) {
 }
 
 static void send(struct crew_worker *w, int to, void *object) {
-    bool pushed = troupe_ring_push(&w->outgoing[to], object);
-    TROUPE_ASSERT(pushed, "the ring from worker %d to %d is full", w->index, to);
-    /* Either the other one sees the object before it sleeps, or we see that it sleeps. */
-    troupe_ring_fence();
-    wake(&w->crew->workers[to]);
+    bool pushed = troupe_spsc_push(&w->outgoing[to], object);
+    TROUPE_ASSERT(pushed, "the queue from worker %d to %d is full", w->index, to);
+    w->told |= UINT64_C(1) << to;
+}
+
+/* Between what a worker publishes and its look whether another sleeps. A fence here would wait for
+ * the other core's cache, so where the system can, who goes to sleep puts it into all others. */
+static void fence_before_wake(const struct troupe_crew *crew) {
+    if (crew->sleeper_fences) {
+        atomic_signal_fence(memory_order_seq_cst);
+    } else {
+        troupe_ring_fence();
+    }
+}
+
+static void fence_before_sleep(const struct troupe_crew *crew) {
+    if (!crew->sleeper_fences ||
+        syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
+        troupe_ring_fence();
+    }
+}
+
+/* After sends: either the other one sees them before it sleeps, or we see that it sleeps. */
+static void wake_told(struct crew_worker *w) {
+    if (w->told == 0) {
+        return;
+    }
+    fence_before_wake(w->crew);
+    for (; w->told != 0; w->told &= w->told - 1) {
+        wake(&w->crew->workers[__builtin_ctzll(w->told)]);
+    }
 }
 
 /* One unit more at the gate, wherever its task is. */
@@ -104,6 +134,7 @@ static void hand_over(struct crew_worker *w, int to) {
     /* relaxed: the place carries nothing; the ring orders what is handed over */
     atomic_store_explicit(&actor->place, crew_place(w->index, to), memory_order_relaxed);
     send(w, to, (char *)actor + 1);
+    wake_told(w);
 }
 
 static void take_over(struct crew_worker *w, struct crew_actor *actor) {
@@ -148,15 +179,14 @@ static void ask(struct crew_worker *w) {
     }
 }
 
-/* Takes what the others have sent; whether there was anything. */
-static bool poll(struct crew_worker *w) {
-    bool any = false;
+/* Takes what the others have sent. */
+static void poll(struct crew_worker *w) {
     for (int i = 0; i < w->crew->worker_count; i++) {
         if (i == w->index) {
             continue;
         }
-        struct troupe_ring *ring = &w->crew->workers[i].outgoing[w->index];
-        for (char *object; (object = troupe_ring_pop(ring)) != NULL; any = true) {
+        struct troupe_spsc *queue = &w->crew->workers[i].outgoing[w->index];
+        for (char *object; (object = troupe_spsc_pop(queue)) != NULL;) {
             if (((uintptr_t)object & 1) != 0) {
                 take_over(w, (struct crew_actor *)(object - 1));
             } else {
@@ -165,7 +195,7 @@ static bool poll(struct crew_worker *w) {
             }
         }
     }
-    return any;
+    wake_told(w);
 }
 
 /* ---- firing ---- */
@@ -234,6 +264,7 @@ static void fire(struct crew_worker *w, struct crew_task *task) {
     for (int i = 0; i < task->give_count; i++) {
         give(w, task->gives[i].actor, task->gives[i].gate);
     }
+    wake_told(w);
     queue_if_ready(w, task);
     w->fired++;
 }
@@ -277,7 +308,7 @@ static void report_fired(struct crew_worker *w) {
 static bool hears_something(const struct crew_worker *w) {
     const struct troupe_crew *crew = w->crew;
     for (int i = 0; i < crew->worker_count; i++) {
-        if (i != w->index && !troupe_ring_is_empty(&crew->workers[i].outgoing[w->index])) {
+        if (i != w->index && !troupe_spsc_is_empty(&crew->workers[i].outgoing[w->index])) {
             return true;
         }
     }
@@ -287,9 +318,10 @@ static bool hears_something(const struct crew_worker *w) {
 }
 
 static void sleep_until_woken(struct crew_worker *w) {
+    const struct troupe_crew *crew = w->crew;
     uint32_t key = troupe_eventcount_key(&w->wake);
     atomic_store_explicit(&w->asleep, true, memory_order_relaxed);
-    troupe_ring_fence(); /* pairs with the one in send */
+    fence_before_sleep(crew); /* pairs with the one in wake_told */
     if (!hears_something(w)) {
         troupe_eventcount_wait(&w->wake, key, &(struct troupe_wait_limits){0});
     }
@@ -378,7 +410,7 @@ static void begin_step(struct troupe_crew *crew, int64_t step) {
         memory_order_relaxed);
     /* release: publishes all that; pairs with the acquire in work */
     atomic_fetch_add_explicit(&crew->epoch, 1, memory_order_release);
-    troupe_ring_fence(); /* pairs with the one in sleep_until_woken */
+    fence_before_wake(crew); /* pairs with the one in sleep_until_woken */
     for (int i = 1; i < crew->worker_count; i++) {
         wake(&crew->workers[i]);
     }
@@ -411,7 +443,28 @@ troupe_status troupe_crew_step(struct troupe_crew *crew, int64_t step) {
     return TROUPE_OK;
 }
 
+/* Two workers on one core would take turns, each spinning for the other: where there is a core for
+ * each, each has one. The caller's thread gets its own cores back at the end. */
+static void bind_worker(const struct troupe_crew *crew, int index, pthread_t thread) {
+    int core = -1;
+    for (int i = 0; crew->worker_count <= CPU_COUNT(&crew->cores) && i <= index; i++) {
+        for (core++; !CPU_ISSET((size_t)core, &crew->cores);) {
+            core++;
+        }
+    }
+    if (core >= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET((size_t)core, &set);
+        pthread_setaffinity_np(thread, sizeof set, &set); /* if refused it only is slower */
+    }
+}
+
 troupe_status troupe_crew_start(struct troupe_crew *crew) {
+    crew->workers[0].thread = pthread_self();
+    crew->sleeper_fences =
+        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+    bind_worker(crew, 0, pthread_self());
     for (crew->thread_count = 1; crew->thread_count < crew->worker_count; crew->thread_count++) {
         struct crew_worker *w = &crew->workers[crew->thread_count];
         int error = pthread_create(&w->thread, NULL, worker_main, w);
@@ -419,6 +472,7 @@ troupe_status troupe_crew_start(struct troupe_crew *crew) {
             return troupe_fail(TROUPE_ERROR_MEMORY, "worker %d cannot start: %s",
                                crew->thread_count, strerror(error));
         }
+        bind_worker(crew, crew->thread_count, w->thread);
     }
     return TROUPE_OK;
 }
@@ -430,4 +484,7 @@ void troupe_crew_stop(struct troupe_crew *crew) {
         troupe_eventcount_notify(&crew->workers[i].wake);
     }
     join_workers(crew);
+    if (crew->thread_count > 0) {
+        pthread_setaffinity_np(pthread_self(), sizeof crew->cores, &crew->cores);
+    }
 }

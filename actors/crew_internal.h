@@ -15,7 +15,7 @@
  * counters are back where they began at the end of a step, so a step is replayed as it is.
  *
  * An idle worker asks another for work. That one hands a ready actor over between two tasks, with
- * its counters, through the ring: events that come later follow it through the same ring. See
+ * its counters, through the queue: events that come later follow it through the same one. See
  * Acar, Charguéraud, Rainey, Scheduling parallel programs by work stealing with private deques,
  * PPoPP 2013.
  *
@@ -27,12 +27,13 @@
 #define TROUPE_ACTORS_CREW_INTERNAL_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "actors/runtime_internal.h"
 #include "runtime/eventcount.h"
 #include "runtime/memory.h"
-#include "runtime/ring.h"
+#include "runtime/spsc.h"
 
 struct crew_task;
 
@@ -90,7 +91,8 @@ struct crew_worker {
     int64_t fired;            /* not yet reported */
     uint64_t clock_ns;        /* with a trace: when the latest task ended */
     struct troupe_trace trace;
-    struct troupe_ring *outgoing; /* by receiver */
+    struct troupe_spsc *outgoing; /* by receiver */
+    uint64_t told;                /* bit i: worker i has something new and may have to be woken */
     struct crew_worker *asked;    /* for work; NULL: nobody */
     int turn;                     /* the latest asked */
     pthread_t thread;
@@ -103,6 +105,8 @@ struct troupe_crew {
     troupe_runtime *runtime;
     struct troupe_trace *trace; /* NULL: none */
     int worker_count, thread_count, microbatches;
+    cpu_set_t cores;     /* that the caller may use */
+    bool sleeper_fences; /* see fence_before_wake */
     uint64_t spin_ns;
     uint32_t ready_mask; /* the rings of ready tasks hold one more */
     int64_t step;

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a crew is made of: tasks, gates and buffers of a graph that lives on one rank. */
-#include <sched.h>
-
 #include "actors/crew_internal.h"
 #include "runtime/check.h"
 
-enum { WORKERS_MAX = 256, SPIN_NS_DEFAULT = 50000 };
+enum { WORKERS_MAX = 64, SPIN_NS_DEFAULT = 50000 };
 
 /* ---- what a crew can run ---- */
 
@@ -265,17 +263,10 @@ static troupe_status make_worker(struct troupe_crew *crew, int i) {
     TROUPE_TRY(TROUPE_NEW(&w->ready, crew->ready_mask + 1));
     TROUPE_TRY(TROUPE_NEW(&w->outgoing, crew->worker_count));
     for (int to = 0; to < crew->worker_count; to++) {
-        TROUPE_TRY(troupe_ring_init(&w->outgoing[to], TROUPE_RING_SPSC,
-                                    to == i ? 1 : ring_capacity(crew->runtime)));
+        TROUPE_TRY(troupe_spsc_init(&w->outgoing[to], to == i ? 1 : ring_capacity(crew->runtime)));
     }
     return crew->trace != NULL ? troupe_trace_init(&w->trace, crew->task_count * crew->microbatches)
                                : TROUPE_OK;
-}
-
-static uint64_t spin_budget(int workers) {
-    cpu_set_t set;
-    bool fits = sched_getaffinity(0, sizeof set, &set) == 0 && workers <= CPU_COUNT(&set);
-    return fits ? SPIN_NS_DEFAULT : 0;
 }
 
 /* What can fire at the beginning of a step without an event: all its inputs are initial ones. */
@@ -313,7 +304,10 @@ troupe_status troupe_crew_create(troupe_runtime *runtime, struct troupe_crew **o
     crew->worker_count = runtime->options.workers;
     crew->microbatches = runtime->options.microbatches;
     crew->trace = runtime->options.trace;
-    crew->spin_ns = spin_budget(crew->worker_count);
+    CPU_ZERO(&crew->cores);
+    bool fits = sched_getaffinity(0, sizeof crew->cores, &crew->cores) == 0 &&
+                crew->worker_count <= CPU_COUNT(&crew->cores);
+    crew->spin_ns = fits ? SPIN_NS_DEFAULT : 0;
     crew->step = -1;
     TROUPE_TRY_FAIL(make_crew(crew));
     *out = crew;
@@ -331,7 +325,7 @@ void troupe_crew_destroy(struct troupe_crew *crew) {
     for (int i = 0; crew->workers != NULL && i < crew->worker_count; i++) {
         struct crew_worker *w = &crew->workers[i];
         for (int to = 0; w->outgoing != NULL && to < crew->worker_count; to++) {
-            troupe_ring_fini(&w->outgoing[to]);
+            troupe_spsc_fini(&w->outgoing[to]);
         }
         troupe_free(w->outgoing);
         troupe_free(w->ready);
