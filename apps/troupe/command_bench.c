@@ -14,7 +14,13 @@
 #include "runtime/clock.h"
 #include "runtime/memory.h"
 
-enum { COMMAND_BYTES = 4096, ARGUMENTS_BYTES = 512, LINE_BYTES = 256, METG_SIZES = 16, NAME_COLUMNS = 50 };
+enum {
+    COMMAND_BYTES = 4096,
+    ARGUMENTS_BYTES = 512,
+    LINE_BYTES = 256,
+    METG_SIZES = 16,
+    NAME_COLUMNS = 50
+};
 
 struct bench {
     const char *row; /* NULL: the table */
@@ -292,6 +298,15 @@ static double crossing(const double *grain, const double *efficiency, int count,
     return 0;
 }
 
+static void print_crossing(const double *grain, const double *efficiency, int count, double level) {
+    double us = crossing(grain, efficiency, count, level);
+    if (us > 0) {
+        printf("  METG(%.0f %%) %.3g us\n", level * 100, us);
+    } else {
+        printf("  METG(%.0f %%): the curve does not cross it\n", level * 100);
+    }
+}
+
 struct curve {
     const char *name;
     int processes, cores;
@@ -335,8 +350,9 @@ static void print_curve(const struct bench *b, const struct curve *curve) {
     for (int i = 0; i < count; i++) {
         printf(" %.2f", efficiency[i]);
     }
-    printf("\n  METG(50 %%) %.3g us, METG(75 %%) %.3g us\n",
-           crossing(grain, efficiency, count, 0.5), crossing(grain, efficiency, count, 0.75));
+    printf("\n");
+    print_crossing(grain, efficiency, count, 0.5);
+    print_crossing(grain, efficiency, count, 0.75);
 }
 
 static const struct curve curves[] = {

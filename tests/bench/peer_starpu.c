@@ -61,11 +61,10 @@ static void insert(const struct pattern *pattern, int64_t iterations, int64_t ba
             (struct starpu_data_descr){handles[(t + 1) % 2 * pattern->width + inputs[i]], STARPU_R};
     }
     data[count] = (struct starpu_data_descr){handles[t % 2 * pattern->width + p], STARPU_W};
-    if (starpu_task_insert(&codelet, STARPU_DATA_MODE_ARRAY, data, count + 1, STARPU_CL_ARGS_NFREE,
-                           a, sizeof *a, 0) != 0) {
+    if (starpu_task_insert(&codelet, STARPU_DATA_MODE_ARRAY, data, count + 1, STARPU_CL_ARGS, a,
+                           sizeof *a, 0) != 0) {
         exit(1);
     }
-    free(a);
 }
 
 static int compare(const void *a, const void *b) {
