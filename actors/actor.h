@@ -41,7 +41,7 @@ extern "C" {
 
 typedef struct troupe_runtime troupe_runtime;
 
-enum { TROUPE_PORTS_MAX = 8, TROUPE_AFTER_MAX = 4 };
+enum { TROUPE_PORTS_MAX = 16, TROUPE_AFTER_MAX = 4 };
 
 enum troupe_direction { TROUPE_IN, TROUPE_OUT };
 
@@ -113,6 +113,8 @@ struct troupe_spawn_options {
     int slots;        /* activation slots of the pool; >= 1 where a method takes one */
     int lane_order;   /* of its reduction methods in the job's one order, see scheduler/graph.h;
                          equal in gangs whose methods meet in one collective */
+    int worker;       /* the worker that it begins at, from 1, modulo their number; 0: in turn; see
+                         `workers` of the runtime */
     /* Labels for order policies and diagnosis, see struct troupe_gang. */
     int module, depth, stage, stage_count, dp;
     void *argument; /* for the members on this rank; may differ from rank to rank */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "actors/crew_internal.h"
 #include "actors/runtime_internal.h"
 #include "runtime/check.h"
 #include "runtime/clock.h"
@@ -577,10 +578,24 @@ static void begin_step(troupe_runtime *runtime, int64_t step) {
     troupe_conductor_begin_step(runtime, step);
 }
 
+static troupe_status step_of_crew(troupe_runtime *runtime, int64_t step) {
+    TROUPE_ASSERT(step >= 0 && (runtime->step < 0 || step == runtime->step + 1),
+                  "step %" PRId64 " after step %" PRId64, step, runtime->step);
+    runtime->step = step;
+    troupe_status status = troupe_crew_step(runtime->crew, step);
+    if (status != TROUPE_OK) {
+        troupe_runtime_fail(runtime, status);
+    }
+    return status;
+}
+
 troupe_status troupe_runtime_step(troupe_runtime *runtime, int64_t step) {
     TROUPE_ASSERT(runtime->started && runtime->options.microbatches > 0,
                   "step %" PRId64 " of a runtime that has %s", step,
                   runtime->started ? "no steps" : "not started");
+    if (runtime->crew != NULL && !is_failed(runtime)) {
+        return step_of_crew(runtime, step);
+    }
     if (!is_failed(runtime)) {
         begin_step(runtime, step);
     }
@@ -650,6 +665,7 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     hash = troupe_hash_int(hash, runtime->options.checksum);
     hash = troupe_hash_int(hash, runtime->options.serialize);
     hash = troupe_hash_int(hash, runtime->options.through_host);
+    hash = troupe_hash_int(hash, runtime->options.workers);
     hash = troupe_hash_int(hash, runtime->options.host_may_wait);
     TROUPE_TRY_FAIL(troupe_record_call(runtime, "create with order ", runtime->order_name, hash));
     *out = runtime;
@@ -710,6 +726,12 @@ troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_
 static troupe_status make_machinery(troupe_runtime *runtime) {
     const struct troupe_graph *graph = NULL;
     TROUPE_TRY(troupe_runtime_graph(runtime, &graph));
+    if (runtime->options.workers > 0) {
+        TROUPE_TRY(troupe_create_actors(runtime));
+        TROUPE_TRY(troupe_crew_create(runtime, &runtime->crew));
+        runtime->prepared = true;
+        return TROUPE_OK;
+    }
     TROUPE_TRY(make_tickets(runtime));
     TROUPE_TRY(troupe_report_make(runtime));
     TROUPE_TRY(troupe_make_streams(runtime));
@@ -795,6 +817,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
         troupe_comm_progress(runtime->comm); /* ends what is in flight in our buffers */
     }
     troupe_destroy_flows(runtime);
+    troupe_crew_destroy(runtime->crew);
     troupe_destroy_mailboxes(runtime);
     troupe_destroy_conductor(runtime);
     troupe_destroy_graph(runtime);

@@ -55,6 +55,14 @@ struct troupe_runtime_options {
     bool host_may_wait;
     bool through_host; /* messages between devices of one machine, too, go through host memory */
     int generation;    /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
+    /* Threads, the caller's included, that fire the actors of a step side by side, each as soon as
+     * it can and in no other order: methods of one actor never at the same time, those of two
+     * actors in any. Only in a job of one rank, with steps, for actors on the host whose methods
+     * all fire once a microbatch and whose edges have neither a route nor a plan; an output is then
+     * the consumer's input, without a copy. Without a trace nothing reads the clock, and
+     * troupe_runtime_gang_times stays zero. 0: none; the caller fires, in the order policy's order.
+     */
+    int workers;
     /* Gets an event for each task that this rank has done: the method's index in the task graph,
      * the firing of the step, and when it ran; in the reduction lane from the post to the
      * completion. NULL: none. Borrowed. */

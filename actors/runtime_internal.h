@@ -11,6 +11,8 @@
  *     conductor.c         the engine of an island, fed by control messages
  *     task_clock.c        how long tasks take on a device
  *     runtime.c           the executor: tickets in order, waits, accounting, failure
+ *     crew.c              instead of all these from mailbox.c on: worker threads on one rank
+ *     crew_make.c         what those fire: tasks, gates, buffers
  *     report.h            who waits for what, over all ranks
  *
  * Ownership: everything hangs from troupe_runtime. Threads: the rank's own. Failure: callbacks that
@@ -272,6 +274,8 @@ struct troupe_control {
     int64_t firing;
 };
 
+struct troupe_crew; /* crew_internal.h */
+
 enum troupe_wait_cause { TROUPE_WAIT_NOTHING, TROUPE_WAIT_INPUT, TROUPE_WAIT_OUTPUT };
 
 struct troupe_runtime {
@@ -325,6 +329,7 @@ struct troupe_runtime {
     uint64_t *issued_ns;    /* by method of the graph: its latest ticket; conductors */
     bool last_said;
 
+    struct troupe_crew *crew;           /* fires instead of all below; NULL: no workers */
     struct troupe_rank_ticket *tickets; /* a ring */
     int ticket_capacity, ticket_first, ticket_count;
     struct troupe_rank_ticket *late; /* reductions set aside until the step's tasks have run */

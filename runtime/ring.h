@@ -17,6 +17,7 @@
 #ifndef TROUPE_RUNTIME_RING_H
 #define TROUPE_RUNTIME_RING_H
 
+#include <ck_pr.h>
 #include <ck_ring.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -126,6 +127,12 @@ static inline bool troupe_ring_is_empty(const struct troupe_ring *ring) {
     bool empty = ck_ring_size(&ring->ring) == 0;
     TROUPE_RING_IGNORE_END();
     return empty;
+}
+
+/* A full fence: between a push and a look whether the consumer sleeps, and in the consumer between
+ * saying so and a last look into the ring; one of the two then sees the other. */
+static inline void troupe_ring_fence(void) {
+    ck_pr_fence_memory();
 }
 
 #endif

@@ -30,6 +30,7 @@ extern const struct command command_info;
 extern const struct command command_profile;
 extern const struct command command_route;
 extern const struct command command_sim;
+extern const struct command command_bench;
 
 /* The exit status of a command that ended with this status. */
 int command_exit(troupe_status status);

@@ -12,8 +12,8 @@
 #include "runtime/version.h"
 
 static const struct command *const commands[] = {
-    &command_train, &command_caption, &command_evaluate, &command_data,
-    &command_info,  &command_route,   &command_sim,      &command_profile,
+    &command_train, &command_caption, &command_evaluate, &command_data,  &command_info,
+    &command_route, &command_sim,     &command_profile,  &command_bench,
 };
 
 static const struct command *find_command(const char *name) {
