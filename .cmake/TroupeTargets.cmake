@@ -76,7 +76,8 @@ endfunction()
 
 # troupe_gpu_test(name PROGRAM target [ARGS a...] [RANKS n] [FAILS]): a test on a GPU, in builds with
 # CUDA; one at a time, skipped where there is none. A test of one process runs once more under
-# compute-sanitizer, which must find the bad write of a program that FAILS on purpose.
+# compute-sanitizer, which must find the bad write of a program that FAILS on purpose. One process has
+# no peers that wait for it, so it need not load all of cuBLASLt first, which takes seconds.
 function(troupe_gpu_test name)
   cmake_parse_arguments(T "FAILS" "PROGRAM;RANKS" "ARGS" ${ARGN})
   if(NOT TROUPE_HAVE_CUDA)
@@ -91,12 +92,13 @@ function(troupe_gpu_test name)
     endif()
     return()
   endif()
-  troupe_add_test(${name} COMMAND ${command} LABELS gpu TIMEOUT 120)
+  troupe_add_test(${name} COMMAND ${command} LABELS gpu TIMEOUT 120
+                  ENVIRONMENT CUDA_MODULE_LOADING=LAZY)
   set_property(TEST ${name} PROPERTY RESOURCE_LOCK gpu)
   find_program(TROUPE_MEMCHECK compute-sanitizer HINTS "${CUDAToolkit_BIN_DIR}")
   if(TROUPE_MEMCHECK)
     troupe_add_test(memcheck.${name} COMMAND "${PROJECT_SOURCE_DIR}/tests/memcheck.sh" ${command}
-                    LABELS gpu TIMEOUT 120)
+                    LABELS gpu TIMEOUT 120 ENVIRONMENT CUDA_MODULE_LOADING=LAZY)
     set_property(TEST memcheck.${name} PROPERTY RESOURCE_LOCK gpu)
     if(T_FAILS)
       set_property(TEST memcheck.${name} PROPERTY PASS_REGULAR_EXPRESSION "Invalid __global__ write")

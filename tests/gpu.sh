@@ -40,4 +40,4 @@ if command -v compute-sanitizer >/dev/null; then
 else
     echo 'memcheck: there is no compute-sanitizer; going on without'
 fi
-exec timeout 260 ctest --test-dir "$build" -L gpu --output-on-failure
+exec timeout $((470 - SECONDS)) ctest --test-dir "$build" -L gpu --output-on-failure
