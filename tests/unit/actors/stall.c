@@ -21,12 +21,13 @@ struct world {
     bool asked;          /* all the time, who waits for what */
     int microbatch;      /* sent from the worker to the sink so far; the worker's */
     atomic_bool is_over; /* a rank has seen the end */
-    _Atomic(troupe_runtime *) source;
     troupe_status seen[RANKS];
     char text[RANKS][1024];
 };
 
 static struct world world;
+static pthread_mutex_t source_lock = PTHREAD_MUTEX_INITIALIZER;
+static troupe_runtime *source;  /* of rank 0 while it steps */
 static const char *idle_policy; /* the shared object */
 
 /* ---- between the runtime and its transport ---- */
@@ -159,6 +160,15 @@ static troupe_status build(troupe_runtime *runtime) {
     return troupe_runtime_start(runtime);
 }
 
+/* Whom `ask` asks; the runtime lives as long as it is set. */
+static void set_source(int rank, troupe_runtime *runtime) {
+    if (rank == 0) {
+        pthread_mutex_lock(&source_lock);
+        source = runtime;
+        pthread_mutex_unlock(&source_lock);
+    }
+}
+
 static troupe_status run_rank(void *arg, troupe_comm *comm) {
     (void)arg;
     int rank = troupe_comm_rank(comm);
@@ -170,23 +180,24 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
     TROUPE_TRY(troupe_runtime_create(comm, &options, &runtime));
     troupe_status status = build(runtime);
     if (status == TROUPE_OK) {
-        atomic_store(&world.source, rank == 0 ? runtime : world.source);
+        set_source(rank, runtime);
         status = troupe_runtime_step(runtime, 0);
     }
     atomic_store(&world.is_over, true);
     world.seen[rank] = status;
     snprintf(world.text[rank], sizeof world.text[0], "%s", troupe_last_error());
-    atomic_store(&world.source, rank == 0 ? NULL : world.source);
+    set_source(rank, NULL);
     troupe_runtime_destroy(runtime);
     return troupe_fail(status, "%s", world.text[rank]);
 }
 
 static void *ask(void *arg) {
     while (!atomic_load(&world.is_over)) {
-        troupe_runtime *source = atomic_load(&world.source);
+        pthread_mutex_lock(&source_lock);
         if (source != NULL) {
             troupe_runtime_request_report(source);
         }
+        pthread_mutex_unlock(&source_lock);
         usleep(20000);
     }
     return arg;
