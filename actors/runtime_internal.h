@@ -96,6 +96,12 @@ struct troupe_channel {
 
 /* ---- mailboxes ---- */
 
+/* Rows of a layout that a rank holds: a part of the ragged row split, or, part -1, [begin, end). */
+struct troupe_rows {
+    int part;
+    int64_t begin, end;
+};
+
 /* One end of an edge at an actor. */
 struct troupe_end {
     troupe_runtime *runtime;
@@ -105,8 +111,10 @@ struct troupe_end {
     int member;
     troupe_stream *stream; /* the actor's; NULL: its tensors are in host memory */
     int64_t rows_max;
-    int part;              /* with a route: of the ragged row split, or -1 */
-    struct troupe_box box; /* with a route: what the rank holds; rows only if not ragged */
+    struct troupe_rows
+        *rows; /* with a route: what the rank holds, ascending; packed in that order */
+    int rows_count;
+    int64_t column_begin; /* of the tensor */
     int64_t columns;
 };
 
@@ -115,6 +123,7 @@ struct troupe_bound {
     struct troupe_message_plan plan;
     struct troupe_route_binding *binding; /* NULL without a route */
     struct troupe_route_view view;
+    struct troupe_route_stretch *stretches; /* with a route: of the view; memory for rows_count */
     int64_t rows;
     bool travels; /* without a route: whether it is sent at all */
 };
