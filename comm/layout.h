@@ -21,6 +21,11 @@
  *
  *         .split = {TROUPE_AXES(TROUPE_DP, TROUPE_CP, TROUPE_TP)}, .sequences = 4, .zigzag = true
  *
+ * Where the rows are *dealt* to dp, which rank has which is not known before the microbatch: there
+ * are more parts than ranks, by turns, and the offsets leave those empty that are not wanted:
+ *
+ *         .split = {TROUPE_AXES(TROUPE_DP)}, .rounds = 8     (rank d has parts d, DP + d, ...)
+ *
  * Ownership: init/fini on the caller's storage; nothing passed in is kept.
  * Threads: constant after init and the last add.
  * Failure: TROUPE_ERROR_INVALID for boxes outside the shape, overlapping boxes of a rank or offsets
@@ -86,6 +91,7 @@ struct troupe_layout_options {
     /* Where each part begins, and the extent (parts + 1 numbers); NULL: near-even. */
     const int64_t *offsets[TROUPE_BOX_DIMENSIONS];
     int sequences; /* in each part of the axes up to dp (edp) in split[0]; 0: 1 */
+    int rounds;    /* turns of those axes, one after the other in the rows; 0: 1 */
     /* cp, the first axis after them, deals each sequence's 2 * CP chunks: rank c has chunks c and
      * 2 * CP - 1 - c, one after the other. Axes after cp split these two together; parts are then
      * halves of a rank's share. */
