@@ -327,14 +327,15 @@ static void count_down(struct troupe_inlet_entry *entry, int from_shard) {
     if (entry->pending == 0) {
         entry->state = TROUPE_ENTRY_READY;
     }
+    int channel = troupe_channel_of(end->edge, from_shard, end->shard);
+    bool in_island = troupe_conductor_of_gang(runtime, end->edge->from[from_shard]) ==
+                     runtime->conductor_of[runtime->rank];
     if (--entry->pending_from[from_shard] > 0 ||
-        troupe_conductor_of_gang(runtime, end->edge->from[from_shard]) ==
-            runtime->conductor_of[runtime->rank]) {
+        (in_island && !runtime->graph_edges[channel].strict)) {
         return;
     }
     troupe_tell_conductor(runtime, &(struct troupe_control){.kind = TROUPE_CONTROL_ARRIVED,
-                                                            .index = troupe_channel_of(
-                                                                end->edge, from_shard, end->shard),
+                                                            .index = channel,
                                                             .firing = entry->message,
                                                             .member = end->member});
 }

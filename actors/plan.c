@@ -105,12 +105,22 @@ static int channel_count(const struct troupe_actor_edge *edge) {
     return options->route != NULL ? options->from_count * options->to_count : options->from_count;
 }
 
+/* Whether its messages pass between ranks, as far as the gangs tell. */
+static bool crosses_ranks(const struct troupe_actor_gang *from,
+                          const struct troupe_actor_gang *to) {
+    return from->options.rank_count > 1 || to->options.rank_count > 1 ||
+           from->ranks[0] != to->ranks[0];
+}
+
 static void fill_channel(troupe_runtime *runtime, int c, int edge_index, int from_shard,
                          int to_shard) {
     const struct troupe_actor_edge *edge = &runtime->edges[edge_index];
     bool returns = to_shard == TROUPE_NOBODY;
     int from = runtime->gangs[edge->from[from_shard]].first_method + edge->from_method;
     int to = returns ? from : runtime->gangs[edge->to[to_shard]].first_method + edge->to_method;
+    bool strict = returns || (runtime->options.host_may_wait &&
+                              crosses_ranks(&runtime->gangs[edge->from[from_shard]],
+                                            &runtime->gangs[edge->to[to_shard]]));
     runtime->channels[c] =
         (struct troupe_channel){.edge = edge_index, .from_shard = from_shard, .to_shard = to_shard};
     runtime->graph_edges[c] =
@@ -119,7 +129,7 @@ static void fill_channel(troupe_runtime *runtime, int c, int edge_index, int fro
                              .to = to,
                              .credits = edge->options.credits + returns,
                              .initial = returns ? edge->options.credits : edge->options.initial,
-                             .strict = returns};
+                             .strict = strict};
 }
 
 static void fill_channels(troupe_runtime *runtime) {

@@ -663,6 +663,7 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     hash = troupe_hash_int(hash, runtime->options.look_ahead);
     hash = troupe_hash_int(hash, runtime->options.checksum);
     hash = troupe_hash_int(hash, runtime->options.serialize);
+    hash = troupe_hash_int(hash, runtime->options.host_may_wait);
     TROUPE_TRY_FAIL(troupe_record_call(runtime, "create with order ", runtime->order_name, hash));
     *out = runtime;
     return TROUPE_OK;

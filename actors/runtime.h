@@ -48,6 +48,11 @@ struct troupe_runtime_options {
      * have. For collectives that hold up a stream or the host, where the lanes may not fit side by
      * side, e.g. on ranks that share a GPU. */
     bool serialize;
+    /* Calls on the actors' streams may hold up the host until the device has done earlier work (a
+     * full launch queue, code that is loaded). A ticket is then issued only when its input from
+     * other ranks has arrived: no rank waits for a message of one that is held up by a collective
+     * in its stream, which waits for the former. */
+    bool host_may_wait;
     int generation; /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
     /* Gets an event for each task that this rank has done: the method's index in the task graph,
      * the firing of the step, and when it ran; in the reduction lane from the post to the

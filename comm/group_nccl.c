@@ -30,7 +30,8 @@ struct nccl_group {
     ncclComm_t comm; /* NULL: not made yet, or aborted */
     char *staging;   /* device: the other members' parts of a sum */
     bool any_order;
-    uint64_t give_up_ns; /* while the members come together; then never: the job's watch decides */
+    uint64_t give_up_ns;  /* while the members come together; then never: the job's watch decides */
+    uint64_t bereaved_ns; /* since when NCCL misses a peer; 0: it does not */
     uint64_t enqueued;
     const char *latest; /* what was enqueued last */
 };
@@ -58,6 +59,16 @@ static troupe_status fail_endpoint(struct nccl_group *n, troupe_status status) {
     return failed;
 }
 
+/* Whether to wait: NCCL sees that a process is gone, the endpoint will say which. */
+static bool may_be_named(struct nccl_group *n, troupe_status status) {
+    static const uint64_t patience_ns = UINT64_C(3000000000);
+    uint64_t now_ns = troupe_clock_ns();
+    if (n->bereaved_ns == 0) {
+        n->bereaved_ns = now_ns;
+    }
+    return status == TROUPE_ERROR_PEER && now_ns - n->bereaved_ns < patience_ns;
+}
+
 static void poll(struct troupe_comm_poller *poller) {
     struct nccl_group *n = (struct nccl_group *)poller;
     ncclResult_t state = ncclSuccess;
@@ -67,7 +78,7 @@ static void poll(struct troupe_comm_poller *poller) {
     ncclResult_t asked = ncclCommGetAsyncError(n->comm, &state);
     troupe_status status =
         troupe_nccl_status(asked != ncclSuccess ? asked : state, "ncclCommGetAsyncError");
-    if (status != TROUPE_OK && status != TROUPE_AGAIN) {
+    if (status != TROUPE_OK && status != TROUPE_AGAIN && !may_be_named(n, status)) {
         fail_endpoint(n, status);
     }
 }
@@ -105,7 +116,10 @@ static troupe_status settle(struct nccl_group *n, ncclResult_t result, const cha
         result = asked != ncclSuccess ? asked : result;
     }
     troupe_status status = troupe_nccl_status(result, call);
-    return status == TROUPE_OK ? TROUPE_OK : fail_endpoint(n, status);
+    while (status != TROUPE_OK && may_be_named(n, status)) {
+        TROUPE_TRY(advance(n));
+    }
+    return status == TROUPE_OK ? TROUPE_OK : fail_endpoint(n, troupe_nccl_status(result, call));
 }
 
 #define SETTLE(n, call) TROUPE_TRY(settle((n), (call), #call))

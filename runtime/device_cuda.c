@@ -9,6 +9,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/check.h"
@@ -85,8 +86,15 @@ static cudaStream_t native_stream(const troupe_stream *stream) {
     return ((const struct cuda_stream *)stream)->native;
 }
 
+/* Code that CUDA loads when it is first used makes the host wait for running kernels, among them
+ * collectives that wait for what this host has yet to send. */
+static void load_code_at_once(void) {
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0); /* cuda's */
+}
+
 static int cuda_count(const char **why) {
     int count = 0;
+    load_code_at_once();
     cudaError_t error = cudaGetDeviceCount(&count);
     cudaGetLastError();
     if (error == cudaErrorInsufficientDriver || error == cudaErrorSystemDriverMismatch) {

@@ -172,6 +172,7 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
         .look_ahead = config->schedule.look_ahead,
         .stall_ns = (int64_t)(config->comm.stall_s * 1e9),
         .serialize = troupe_fleet_serializes(fleet),
+        .host_may_wait = fleet->lane != NULL,
         .generation = fleet->options.generation,
         .trace = fleet->timeline != NULL ? troupe_timeline_trace(fleet->timeline) : NULL,
     };

@@ -501,7 +501,8 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
                                              .order = rank.shape->seed % 3 == 0 ? "1f1b" : "fifo",
                                              .stall_ns = 5000000000,
                                              .checksum = !rank.shape->on_device,
-                                             .serialize = rank.shape->on_device};
+                                             .serialize = rank.shape->on_device,
+                                             .host_may_wait = rank.shape->on_device};
     TROUPE_TRY(init_device(comm, &rank));
     TROUPE_TRY(init_side(comm, &rank, ENCODER));
     TROUPE_TRY(init_side(comm, &rank, MODEL));

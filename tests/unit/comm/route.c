@@ -23,12 +23,6 @@ static int chance(int low, int high) {
     return low + (int)((z ^ (z >> 31)) % (uint64_t)(high - low + 1));
 }
 
-static double now_seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* ---- a ragged pair of layouts ---- */
 
 struct pair {
@@ -625,63 +619,6 @@ static void a_rank_may_hold_several_parts(void) {
     troupe_layout_fini(&zigzag);
 }
 
-/* ---- speed ---- */
-
-/* 64 encoder ranks -> TP8 DP8 on the same ranks, 512 ragged samples in intervals. The best of many
- * is asserted, so that a busy machine does not matter. */
-static void binding_64_ranks_takes_less_than_a_millisecond(void) {
-    enum { MANY = 64, SAMPLES = 512, REPEATS = 200 };
-    int ranks[MANY];
-    int64_t begin[SAMPLES + 1] = {0}, from[MANY + 1], to[8 + 1];
-    struct troupe_mesh mesh[2];
-    struct troupe_layout layout[2];
-    troupe_route *route = NULL;
-    struct troupe_route_binding *binding = NULL;
-    for (int i = 0; i < MANY; i++) {
-        ranks[i] = i;
-    }
-    for (int i = 0; i < SAMPLES; i++) {
-        begin[i + 1] = begin[i] + chance(0, 300);
-    }
-    for (int i = 0; i <= MANY; i++) {
-        from[i] = begin[SAMPLES / MANY * i];
-    }
-    for (int i = 0; i <= 8; i++) {
-        to[i] = begin[SAMPLES / 8 * i];
-    }
-    for (int s = 0; s < 2; s++) {
-        init_mesh(&mesh[s], ranks, s == 0 ? 1 : 8, s == 0 ? MANY : 8, 1);
-        EXPECT_OK(
-            troupe_layout_init(&(struct troupe_layout_options){.mesh = &mesh[s],
-                                                               .shape = {0, 4096},
-                                                               .split = {TROUPE_AXES(TROUPE_DP)},
-                                                               .ragged = true},
-                               &layout[s]));
-    }
-    double start = now_seconds();
-    EXPECT_OK(troupe_route_compile(&(struct troupe_route_options){.source = &layout[0],
-                                                                  .destination = &layout[1],
-                                                                  .element_bytes = 4},
-                                   &route));
-    EXPECT_OK(troupe_route_binding_create(route, 21, &binding));
-    double compile = now_seconds() - start, best = 1;
-    for (int i = 0; i < REPEATS; i++) {
-        start = now_seconds();
-        EXPECT_OK(troupe_route_bind(binding, from, to));
-        double seconds = now_seconds() - start;
-        best = seconds < best ? seconds : best;
-    }
-    printf("    compile %.1f us, bind %.2f us\n", compile * 1e6, best * 1e6);
-    EXPECT(best < 1e-3, "bind takes %.3f ms", best * 1e3);
-    EXPECT_OK(troupe_route_check(route, from, to));
-    troupe_route_binding_destroy(binding);
-    troupe_route_destroy(route);
-    for (int s = 0; s < 2; s++) {
-        troupe_layout_fini(&layout[s]);
-        troupe_mesh_fini(&mesh[s]);
-    }
-}
-
 int main(void) {
     chance_state = test_seed();
     TEST(colocated_transforms_meet_the_lower_bounds);
@@ -704,6 +641,5 @@ int main(void) {
     TEST(packing_gathers_boxes_in_order);
     TEST(parameters_of_four_dimensions_move);
     TEST(a_rank_may_hold_several_parts);
-    TEST(binding_64_ranks_takes_less_than_a_millisecond);
     return TEST_END();
 }

@@ -25,8 +25,9 @@ struct put {
 };
 
 static troupe_status run_put(const void *payload) {
-    const struct put *put = payload;
-    *put->to = put->from != NULL ? *put->from : put->value;
+    const struct put *put = payload; /* atomic: one test leaves out what keeps streams apart */
+    uint64_t value = put->from != NULL ? __atomic_load_n(put->from, __ATOMIC_RELAXED) : put->value;
+    __atomic_store_n(put->to, value, __ATOMIC_RELAXED);
     return TROUPE_OK;
 }
 
