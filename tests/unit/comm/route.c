@@ -11,18 +11,6 @@
 
 enum { RANKS_MAX = 24, ROWS_MAX = 64, COLUMNS_MAX = 12, PARTS_MAX = 24 };
 
-/* ---- chance ---- */
-
-static uint64_t chance_state;
-
-/* splitmix64 (Steele, Lea, Flood, 2014); uniform in [low, high]. */
-static int chance(int low, int high) {
-    uint64_t z = chance_state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return low + (int)((z ^ (z >> 31)) % (uint64_t)(high - low + 1));
-}
-
 /* ---- a ragged pair of layouts ---- */
 
 struct pair {
@@ -620,7 +608,6 @@ static void a_rank_may_hold_several_parts(void) {
 }
 
 int main(void) {
-    chance_state = test_seed();
     TEST(colocated_transforms_meet_the_lower_bounds);
     TEST(disjoint_transforms_meet_the_lower_bounds);
     TEST(message_counts_are_minimal);
