@@ -252,6 +252,8 @@ static troupe_status add_stage(const struct troupe_layout_options *o,
     }
     struct row_split rows = split_rows(o);
     layout->part_count = o->ragged ? rows.parts : 0;
+    layout->filled_max =
+        rows.rounds > 1 ? layout->part_count / rows.outer_parts : layout->part_count;
     layout->chunks = rows.chunks;
     int count = mesh->stride[TROUPE_PP]; /* the ranks of a stage are adjacent */
     for (int i = 0; i < count; i++) {
@@ -274,6 +276,7 @@ troupe_status troupe_layout_init(const struct troupe_layout_options *options,
     if (options->ragged) {
         layout.shape[0] = 0;
         layout.part_count = options->part_count;
+        layout.filled_max = options->part_count;
     }
     troupe_status status = options->mesh == NULL ? TROUPE_OK : add_stage(options, &layout);
     if (status != TROUPE_OK) {

@@ -21,10 +21,11 @@
  *
  *         .split = {TROUPE_AXES(TROUPE_DP, TROUPE_CP, TROUPE_TP)}, .sequences = 4, .zigzag = true
  *
- * Where the rows are *dealt* to dp, which rank has which is not known before the microbatch: there
- * are more parts than ranks, by turns, and the offsets leave those empty that are not wanted:
+ * Where the rows are *dealt* to dp, which rank has which is not known before the microbatch: dp
+ * takes turns, so that rank d has parts d, DP + d, ..., and the offsets leave those empty that are
+ * not wanted: at most as many parts as there are rounds have rows.
  *
- *         .split = {TROUPE_AXES(TROUPE_DP)}, .rounds = 8     (rank d has parts d, DP + d, ...)
+ *         .split = {TROUPE_AXES(TROUPE_DP)}, .rounds = 8
  *
  * Ownership: init/fini on the caller's storage; nothing passed in is kept.
  * Threads: constant after init and the last add.
@@ -76,6 +77,7 @@ struct troupe_layout {
     int64_t shape[TROUPE_BOX_DIMENSIONS]; /* shape[0] is 0 while ragged */
     bool ragged;
     int part_count; /* parts of the row split; 0 if not ragged */
+    int filled_max; /* how many of them may have rows at a time */
     int chunks;     /* of them, parts of one sequence; 0 without a mesh */
     int piece_count;
     int piece_capacity;

@@ -12,7 +12,7 @@
  *
  * Rows of a boundary stay in the order of the samples. So a shard has several intervals of them,
  * which a layout expresses by rounds (comm/layout.h): the offsets below are for one with
- * troupe_image_split_rounds of them.
+ * troupe_image_split_rounds of them, one for each image.
  *
  * A shard never gets more rows than the contiguous split might bring it (its buffers are made for
  * that): where the solver would, the microbatch is split contiguously.

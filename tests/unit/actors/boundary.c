@@ -76,23 +76,50 @@ static int32_t value_of(int64_t step, int microbatch, int64_t row, int64_t colum
     return (int32_t)(step * 7919 + microbatch * 613 + row * 31 + column + from_side * 1000000);
 }
 
-/* Random cuts of a random number of rows; every third microbatch of a step may have none. */
+/* Random cuts of the rows. */
+static void cut_rows(const struct shape *shape, int side, int parts, uint64_t counter,
+                     int64_t *offsets) {
+    for (int i = 1; i < parts; i++) {
+        int64_t left = offsets[parts] - offsets[i - 1];
+        offsets[i] = offsets[i - 1] + (int64_t)troupe_random_below(
+                                          shape->seed, 3 + (uint64_t)(shape->hands_over ? 0 : side),
+                                          counter + (uint64_t)i, (uint64_t)left + 1);
+    }
+}
+
+/* Items of one or a few rows, each to the next part of a random rank. */
+static void deal_rows(const struct shape *shape, int side, int parts, uint64_t counter,
+                      int64_t *offsets) {
+    int dp = shape->side[side].dp, rounds = parts / dp, part = 0;
+    int64_t rows = offsets[parts], each = (rows + rounds - 1) / rounds, row = 0;
+    while (row < rows) {
+        int owner = (int)troupe_random_below(shape->seed, 5, counter + (uint64_t)row, (uint64_t)dp);
+        for (; part % dp != owner; part++) {
+            offsets[part + 1] = row;
+        }
+        row = row + each < rows ? row + each : rows;
+    }
+    for (; part < parts; part++) {
+        offsets[part + 1] = row;
+    }
+}
+
+/* A random number of rows; every third microbatch of a step may have none. */
 static void fill_offsets(struct rank_state *rank, int64_t step, int microbatch) {
-    uint64_t stream = rank->shape->seed, counter = (uint64_t)(step * 100 + microbatch) * 100;
-    bool empty = troupe_random_below(stream, 1, counter, 3) == 0;
-    int64_t rows = empty ? 0 : (int64_t)troupe_random_below(stream, 2, counter, ROWS_MAX + 1);
+    const struct shape *shape = rank->shape;
+    uint64_t counter = (uint64_t)(step * 100 + microbatch) * 100;
+    bool empty = troupe_random_below(shape->seed, 1, counter, 3) == 0;
+    int64_t rows = empty ? 0 : (int64_t)troupe_random_below(shape->seed, 2, counter, ROWS_MAX + 1);
     for (int s = 0; s < SIDES; s++) {
         int parts = rank->layout[s].part_count;
         int64_t *offsets = rank->offsets[microbatch][s];
         offsets[0] = 0;
-        for (int i = 1; i < parts; i++) {
-            int64_t left = rows - offsets[i - 1];
-            offsets[i] =
-                offsets[i - 1] + (int64_t)troupe_random_below(
-                                     stream, 3 + (uint64_t)(rank->shape->hands_over ? 0 : s),
-                                     counter + (uint64_t)i, (uint64_t)left + 1);
-        }
         offsets[parts] = rows;
+        if (shape->side[s].rounds > 0) {
+            deal_rows(shape, s, parts, counter, offsets);
+        } else {
+            cut_rows(shape, s, parts, counter, offsets);
+        }
     }
 }
 
