@@ -28,10 +28,7 @@ struct place {
 };
 
 static struct place place_in(const struct troupe_route_view *view, const struct troupe_box *box) {
-    return (struct place){(char *)view->data +
-                              (size_t)(box->begin[0] - view->box.begin[0]) * view->row_bytes +
-                              (size_t)(box->begin[1] - view->box.begin[1]) * view->element_bytes,
-                          view->row_bytes};
+    return (struct place){troupe_route_view_at(view, box), view->row_bytes};
 }
 
 static struct troupe_copy copy_of(const struct troupe_route_view *view,

@@ -62,7 +62,8 @@ struct troupe_connect_options {
     int64_t from_rows_max; /* of a member's buffer, 0: 1 */
     int64_t to_rows_max;   /* 0: as from */
     /* Compiled for these ranks: the rows (and columns) that each member of `from` and of `to`
-     * holds. Every rank is in at most one gang of either end, with one piece. */
+     * holds. Every rank is in at most one gang of either end. Several pieces of a rank have the
+     * same columns; its tensor has their rows one after the other, ascending. */
     const troupe_route *route;
     /* Fills *out (zeroed) for a microbatch; `shard` is the index into from and to, 0 with a route.
      * NULL: always from_rows_max rows, no samples. Asked when a buffer gets free, at any time from

@@ -100,12 +100,13 @@ static troupe_status add_outgoing(const struct troupe_end *end) {
     struct troupe_flow flow = {.edge = end->edge_index, .shard = shard_of(end), .outgoing = true};
     if (edge->options.route == NULL) {
         flow.peer = end->runtime->gangs[edge->to[end->shard]].ranks[end->member];
-        flow.held = (struct troupe_held){.part = -1, .columns = edge->options.columns};
+        flow.held = (struct troupe_held){
+            .pieces = 1, .rows = {.part = -1}, .columns = edge->options.columns};
         return add_flow(end->runtime, &flow);
     }
     for (flow.peer = 0; flow.peer < end->runtime->rank_count; flow.peer++) {
         if (edge->shard_of_destination[flow.peer] != TROUPE_NOBODY) {
-            TROUPE_TRY(troupe_find_held(edge, flow.peer, false, &flow.held));
+            troupe_find_held(edge, flow.peer, &flow.held);
             TROUPE_TRY(add_flow(end->runtime, &flow));
         }
     }
@@ -141,6 +142,9 @@ static bool is_on_device(const troupe_runtime *runtime, const struct troupe_flow
     const struct troupe_actor_edge *edge = &runtime->edges[flow->edge];
     if (!flow->outgoing) {
         return flow->inlet->end.stream != NULL && flow->inlet->memory != NULL;
+    }
+    if (flow->held.pieces != 1) { /* a view of its tensor has one stretch here */
+        return false;
     }
     for (int i = 0; i < edge->options.from_count + edge->options.to_count; i++) {
         int gang =

@@ -5,6 +5,7 @@
  * consumer is done with it. An inlet entry gets its receives posted as soon as it is free and its
  * message is known, is ready when all pieces are there, and free again when consumed. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "actors/runtime_internal.h"
@@ -18,13 +19,59 @@ static size_t whole_lines(size_t bytes) {
 
 /* ---- binding an end to a message ---- */
 
-struct troupe_box troupe_box_held(const struct troupe_held *held, const int64_t *offsets) {
-    struct troupe_box box = held->box;
-    if (held->part >= 0) {
-        box.begin[0] = offsets[held->part];
-        box.end[0] = offsets[held->part + 1];
+static struct troupe_rows bound_rows(struct troupe_rows rows, const int64_t *offsets) {
+    if (rows.part >= 0) {
+        rows.begin = offsets[rows.part];
+        rows.end = offsets[rows.part + 1];
     }
-    return box;
+    return rows;
+}
+
+static struct troupe_rows rows_at(const struct troupe_end *end, int index, const int64_t *offsets) {
+    return bound_rows(end->rows[index], offsets);
+}
+
+struct troupe_box troupe_box_held(const struct troupe_held *held, const int64_t *offsets) {
+    struct troupe_rows rows = bound_rows(held->rows, offsets);
+    return troupe_box_2d(rows.begin, rows.end, held->column_begin,
+                         held->column_begin + held->columns);
+}
+
+/* How many rows the rank holds of the message. */
+static int64_t count_rows(const struct troupe_end *end, const int64_t *offsets) {
+    int64_t count = 0;
+    for (int i = 0; i < end->rows_count; i++) {
+        struct troupe_rows rows = rows_at(end, i, offsets);
+        count += rows.end - rows.begin;
+    }
+    return count;
+}
+
+/* What the rank holds of the message: stretches of rows, one after the other in its tensor. */
+static void bind_rows(const struct troupe_end *end, const int64_t *offsets,
+                      struct troupe_bound *bound) {
+    struct troupe_route_stretch *last = NULL;
+    int64_t count = 0;
+    int stretches = 0;
+    for (int i = 0; i < end->rows_count; i++) {
+        struct troupe_rows rows = rows_at(end, i, offsets);
+        if (rows.begin == rows.end) {
+            continue;
+        }
+        if (last != NULL && last->end == rows.begin) {
+            last->end = rows.end;
+        } else {
+            last = &bound->stretches[stretches++];
+            *last = (struct troupe_route_stretch){rows.begin, rows.end, count};
+        }
+        count += rows.end - rows.begin;
+    }
+    bound->rows = count;
+    bound->view.stretches = bound->stretches;
+    bound->view.stretch_count = stretches;
+    bound->view.box =
+        troupe_box_2d(stretches > 0 ? bound->stretches[0].begin : 0, last != NULL ? last->end : 0,
+                      end->column_begin, end->column_begin + end->columns);
 }
 
 static troupe_status bind(const struct troupe_end *end, bool is_source, int64_t message, void *data,
@@ -35,7 +82,12 @@ static troupe_status bind(const struct troupe_end *end, bool is_source, int64_t 
     int microbatch = troupe_edge_microbatch(edge, message);
     bool routed = bound->binding != NULL;
     troupe_edge_plan(edge, step, microbatch, routed ? 0 : end->shard, plan);
-    struct troupe_box box = troupe_box_2d(0, plan->rows, 0, end->held.columns);
+    bound->rows = plan->rows;
+    bound->view =
+        (struct troupe_route_view){.data = data,
+                                   .row_bytes = (size_t)end->columns * edge->element_bytes,
+                                   .element_bytes = edge->element_bytes,
+                                   .box = troupe_box_2d(0, plan->rows, 0, end->columns)};
     if (routed) {
         troupe_status status =
             troupe_route_bind(bound->binding, plan->source_offsets, plan->destination_offsets);
@@ -43,10 +95,8 @@ static troupe_status bind(const struct troupe_end *end, bool is_source, int64_t 
             return troupe_fail_in(status, "edge %s, microbatch %d of step %" PRId64, edge->name,
                                   microbatch, step);
         }
-        box = troupe_box_held(&end->held,
-                              is_source ? plan->source_offsets : plan->destination_offsets);
+        bind_rows(end, is_source ? plan->source_offsets : plan->destination_offsets, bound);
     }
-    bound->rows = box.end[0] - box.begin[0];
     bound->travels = edge->options.plan == NULL || bound->rows > 0;
     if (bound->rows < 0 || bound->rows > end->rows_max) {
         return troupe_fail(TROUPE_ERROR_INVALID,
@@ -55,11 +105,6 @@ static troupe_status bind(const struct troupe_end *end, bool is_source, int64_t 
                            edge->name, microbatch, step, bound->rows, end->runtime->rank,
                            end->rows_max, is_source ? "from" : "to");
     }
-    bound->view =
-        (struct troupe_route_view){.data = data,
-                                   .row_bytes = (size_t)end->held.columns * edge->element_bytes,
-                                   .element_bytes = edge->element_bytes,
-                                   .box = box};
     return TROUPE_OK;
 }
 
@@ -67,8 +112,8 @@ static struct troupe_tensor tensor_of(const struct troupe_end *end,
                                       const struct troupe_bound *bound) {
     return (struct troupe_tensor){.data = bound->view.data,
                                   .rows = bound->rows,
-                                  .columns = end->held.columns,
-                                  .stride = end->held.columns,
+                                  .columns = end->columns,
+                                  .stride = end->columns,
                                   .dtype = end->edge->options.dtype};
 }
 
@@ -316,12 +361,12 @@ static void copy_kept(const struct troupe_route_message *kept, const struct trou
     for (int i = 0; i < kept->box_count; i++) {
         const struct troupe_box *box = &kept->boxes[i];
         size_t bytes = (size_t)(box->end[1] - box->begin[1]) * from->element_bytes;
+        const char *in = troupe_route_view_at(from, box);
+        char *out = troupe_route_view_at(to, box);
         for (int64_t row = box->begin[0]; row < box->end[0]; row++) {
-            memcpy((char *)to->data + (size_t)(row - to->box.begin[0]) * to->row_bytes +
-                       (size_t)(box->begin[1] - to->box.begin[1]) * to->element_bytes,
-                   (const char *)from->data + (size_t)(row - from->box.begin[0]) * from->row_bytes +
-                       (size_t)(box->begin[1] - from->box.begin[1]) * from->element_bytes,
-                   bytes);
+            memcpy(out, in, bytes);
+            in += from->row_bytes;
+            out += to->row_bytes;
         }
     }
 }
@@ -426,18 +471,18 @@ static void expect_locally(struct troupe_inlet_entry *entry) {
     }
 }
 
-/* Whether what stays on the rank is all of its output and all of its input. */
+/* Whether what stays on the rank is all of its output and all of its input: then both have the same
+ * rows in the same order. */
 static bool may_hand_over(const struct troupe_inlet_entry *entry) {
     const struct troupe_inlet *inlet = entry->inlet;
     const struct troupe_route_binding *binding = entry->bound.binding;
     if (binding == NULL) {
         return true;
     }
-    struct troupe_box source =
-        troupe_box_held(&inlet->local->end.held, entry->bound.plan.source_offsets);
-    return binding->kept.box_count == 1 && binding->receive_count == 0 &&
-           troupe_box_equal(&binding->kept.boxes[0], &entry->bound.view.box) &&
-           troupe_box_equal(&binding->kept.boxes[0], &source);
+    const struct troupe_end *source = &inlet->local->end;
+    int64_t rows = count_rows(source, entry->bound.plan.source_offsets);
+    return binding->kept.elements == rows * source->columns &&
+           binding->kept.elements == entry->bound.rows * inlet->end.columns;
 }
 
 /* Gives each receive its message and its part of the entry's staging, and counts those that come
@@ -556,36 +601,84 @@ bool troupe_inlet_is_waiting(const struct troupe_inlet *inlet) {
 
 /* ---- making them ---- */
 
-troupe_status troupe_find_held(const struct troupe_actor_edge *edge, int rank, bool is_source,
-                               struct troupe_held *out) {
-    const struct troupe_layout *layout = is_source ? troupe_route_source(edge->options.route)
-                                                   : troupe_route_destination(edge->options.route);
-    int found = 0;
+static int pieces_of(const struct troupe_layout *layout, int rank) {
+    int count = 0;
     for (int i = 0; i < layout->piece_count; i++) {
-        if (layout->pieces[i].rank == rank) {
-            out->box = layout->pieces[i].box;
-            out->part = layout->ragged ? layout->pieces[i].part : -1;
-            out->columns = out->box.end[1] - out->box.begin[1];
-            found++;
-        }
+        count += layout->pieces[i].rank == rank;
     }
-    return found == 1 ? TROUPE_OK
-                      : troupe_fail(TROUPE_ERROR_INVALID,
-                                    "edge %s: the %s layout of its route gives rank %d %d pieces; "
-                                    "a port holds exactly one",
-                                    edge->name, is_source ? "source" : "destination", rank, found);
+    return count;
 }
 
-/* Whether some piece of the other side cuts this box's columns, so that messages are not one
- * stretch of its memory. */
-static bool is_cut(const struct troupe_layout *other, const struct troupe_box *box) {
-    for (int i = 0; i < other->piece_count; i++) {
-        const struct troupe_box *piece = &other->pieces[i].box;
-        if (piece->begin[1] > box->begin[1] || piece->end[1] < box->end[1]) {
-            return true;
+static int compare_rows(const void *left, const void *right) {
+    const struct troupe_rows *a = left, *b = right;
+    return a->part != b->part ? a->part - b->part : (a->begin > b->begin) - (a->begin < b->begin);
+}
+
+void troupe_find_held(const struct troupe_actor_edge *edge, int rank, struct troupe_held *out) {
+    const struct troupe_layout *layout = troupe_route_destination(edge->options.route);
+    *out = (struct troupe_held){.pieces = pieces_of(layout, rank)};
+    for (int i = 0; i < layout->piece_count; i++) {
+        const struct troupe_box *box = &layout->pieces[i].box;
+        if (layout->pieces[i].rank == rank) {
+            out->rows = (struct troupe_rows){layout->ragged ? layout->pieces[i].part : -1,
+                                             box->begin[0], box->end[0]};
+            out->column_begin = box->begin[1];
+            out->columns = box->end[1] - box->begin[1];
         }
     }
-    return false;
+}
+
+/* The pieces that the rank holds of the route's layout: rows of the same columns. */
+static troupe_status find_rows(struct troupe_end *end, bool is_source) {
+    const struct troupe_actor_edge *edge = end->edge;
+    const struct troupe_layout *layout = is_source ? troupe_route_source(edge->options.route)
+                                                   : troupe_route_destination(edge->options.route);
+    int rank = end->runtime->rank, found = pieces_of(layout, rank);
+    const struct troupe_box *first = NULL;
+    TROUPE_TRY(TROUPE_NEW(&end->rows, found));
+    for (int i = 0; i < layout->piece_count; i++) {
+        const struct troupe_box *box = &layout->pieces[i].box;
+        if (layout->pieces[i].rank != rank) {
+            continue;
+        }
+        first = first == NULL ? box : first;
+        if (box->begin[1] != first->begin[1] || box->end[1] != first->end[1]) {
+            break;
+        }
+        end->rows[end->rows_count++] = (struct troupe_rows){
+            layout->ragged ? layout->pieces[i].part : -1, box->begin[0], box->end[0]};
+    }
+    if (found == 0 || end->rows_count < found) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "edge %s: the %s layout of its route gives rank %d %s; a port holds "
+                           "rows of the same columns",
+                           edge->name, is_source ? "source" : "destination", rank,
+                           found == 0 ? "nothing" : "pieces with different columns");
+    }
+    qsort(end->rows, (size_t)found, sizeof *end->rows, compare_rows);
+    end->column_begin = first->begin[1];
+    end->columns = first->end[1] - first->begin[1];
+    return TROUPE_OK;
+}
+
+/* Whether a message may be more than one stretch of the end's memory: some piece of the other side
+ * cuts its columns, or either side has ranks with several pieces. */
+static bool is_cut(const struct troupe_end *end, bool is_source) {
+    const struct troupe_actor_edge *edge = end->edge;
+    const struct troupe_layout *other = is_source ? troupe_route_destination(edge->options.route)
+                                                  : troupe_route_source(edge->options.route);
+    const int *shards = is_source ? edge->shard_of_destination : edge->shard_of_source;
+    int ranks = 0;
+    for (int r = 0; r < end->runtime->rank_count; r++) {
+        ranks += shards[r] != TROUPE_NOBODY;
+    }
+    bool cut = end->rows_count > 1 || other->piece_count > ranks;
+    for (int i = 0; i < other->piece_count; i++) {
+        const struct troupe_box *piece = &other->pieces[i].box;
+        cut = cut || piece->begin[1] > end->column_begin ||
+              piece->end[1] < end->column_begin + end->columns;
+    }
+    return cut;
 }
 
 static troupe_status init_end(troupe_runtime *runtime, int edge_index, int shard, bool is_source,
@@ -601,14 +694,12 @@ static troupe_status init_end(troupe_runtime *runtime, int edge_index, int shard
                             .member = runtime->gangs[gang].member,
                             .stream = runtime->gangs[gang].stream,
                             .rows_max = is_source ? options->from_rows_max : options->to_rows_max,
-                            .held = {.part = -1, .columns = options->columns}};
-    return options->route != NULL ? troupe_find_held(edge, runtime->rank, is_source, &end->held)
-                                  : TROUPE_OK;
+                            .columns = options->columns};
+    return options->route != NULL ? find_rows(end, is_source) : TROUPE_OK;
 }
 
 size_t troupe_end_buffer_bytes(const struct troupe_end *end) {
-    return whole_lines((size_t)end->rows_max * (size_t)end->held.columns *
-                       end->edge->element_bytes);
+    return whole_lines((size_t)end->rows_max * (size_t)end->columns * end->edge->element_bytes);
 }
 
 /* Gives each of `count` pieces its part of the staging memory. */
@@ -621,14 +712,22 @@ static void give_staging(const struct troupe_end *end, char *staging, int count,
 
 static troupe_status make_binding(const struct troupe_end *end, struct troupe_bound *bound) {
     const troupe_route *route = end->edge->options.route;
-    return route == NULL ? TROUPE_OK
-                         : troupe_route_binding_create(route, end->runtime->rank, &bound->binding);
+    if (route == NULL) {
+        return TROUPE_OK;
+    }
+    TROUPE_TRY(TROUPE_NEW(&bound->stretches, end->rows_count));
+    return troupe_route_binding_create(route, end->runtime->rank, &bound->binding);
+}
+
+static void destroy_binding(struct troupe_bound *bound) {
+    troupe_route_binding_destroy(bound->binding);
+    troupe_free(bound->stretches);
 }
 
 static troupe_status make_outlet(struct troupe_outlet *outlet) {
     const struct troupe_end *end = &outlet->end;
     const troupe_route *route = end->edge->options.route;
-    bool cut = route != NULL && is_cut(troupe_route_destination(route), &end->held.box);
+    bool cut = route != NULL && is_cut(end, true);
     /* Messages that may be empty take no credit then: one buffer more, so that such a firing finds
      * one while all others wait for their readers. */
     bool may_be_empty = end->edge->options.plan != NULL;
@@ -671,7 +770,7 @@ static troupe_status make_inlet(struct troupe_inlet *inlet) {
     const struct troupe_end *end = &inlet->end;
     const struct troupe_connect_options *options = &end->edge->options;
     const troupe_route *route = options->route;
-    bool cut = route != NULL && is_cut(troupe_route_source(route), &end->held.box);
+    bool cut = route != NULL && is_cut(end, false);
     bool has_data = route != NULL || inlet->local == NULL || options->initial > 0;
     TROUPE_TRY(TROUPE_NEW(&inlet->entries, options->credits));
     inlet->depth = options->credits;
@@ -799,10 +898,11 @@ static void destroy_outlet(struct troupe_outlet *outlet) {
         troupe_event_destroy(buffer->written);
         troupe_event_destroy(buffer->read);
         troupe_event_destroy(buffer->taken);
-        troupe_route_binding_destroy(buffer->bound.binding);
+        destroy_binding(&buffer->bound);
         troupe_free(buffer->sends);
     }
     troupe_free(outlet->buffers);
+    troupe_free(outlet->end.rows);
     troupe_end_free(&outlet->end, outlet->memory, outlet->staging);
 }
 
@@ -813,11 +913,12 @@ static void destroy_inlet(struct troupe_inlet *inlet) {
         troupe_event_destroy(entry->filled);
         troupe_event_destroy(entry->kept);
         troupe_event_destroy(entry->consumed);
-        troupe_route_binding_destroy(entry->bound.binding);
+        destroy_binding(&entry->bound);
         troupe_free(entry->receives);
     }
     troupe_free(inlet->entries);
     troupe_free(inlet->counts);
+    troupe_free(inlet->end.rows);
     troupe_end_free(&inlet->end, inlet->memory, inlet->staging);
 }
 

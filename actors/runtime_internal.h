@@ -101,11 +101,17 @@ struct troupe_channel {
 
 /* ---- mailboxes ---- */
 
-/* What a rank holds of the tensor of an edge. */
+/* Rows of a layout that a rank holds: a part of the ragged row split, or, part -1, [begin, end). */
+struct troupe_rows {
+    int part;
+    int64_t begin, end;
+};
+
+/* What a rank holds of an edge's tensor where it is one piece. */
 struct troupe_held {
-    int part;              /* with a route: of the ragged row split, or -1 */
-    struct troupe_box box; /* with a route: what the rank holds; rows only if not ragged */
-    int64_t columns;
+    int pieces; /* the rest describes one of them */
+    struct troupe_rows rows;
+    int64_t column_begin, columns;
 };
 
 /* One end of an edge at an actor. */
@@ -117,7 +123,11 @@ struct troupe_end {
     int member;
     troupe_stream *stream; /* the actor's; NULL: its tensors are in host memory */
     int64_t rows_max;
-    struct troupe_held held;
+    struct troupe_rows
+        *rows; /* with a route: what the rank holds, ascending; packed in that order */
+    int rows_count;
+    int64_t column_begin; /* of the tensor */
+    int64_t columns;
 };
 
 /* The end's part of one message. */
@@ -125,6 +135,7 @@ struct troupe_bound {
     struct troupe_message_plan plan;
     struct troupe_route_binding *binding; /* NULL without a route */
     struct troupe_route_view view;
+    struct troupe_route_stretch *stretches; /* with a route: of the view; memory for rows_count */
     int64_t rows;
     bool travels; /* without a route: whether it is sent at all */
 };
@@ -384,10 +395,9 @@ void troupe_edge_plan(const struct troupe_actor_edge *edge, int64_t step, int mi
 
 /* ---- mailbox.c ---- */
 
-/* What the rank holds at an end of a routed edge; ERROR_INVALID if that is not one piece. */
-troupe_status troupe_find_held(const struct troupe_actor_edge *edge, int rank, bool is_source,
-                               struct troupe_held *out);
-/* Of one message. */
+/* What a receiver of a routed edge holds. */
+void troupe_find_held(const struct troupe_actor_edge *edge, int rank, struct troupe_held *out);
+/* Of one message, where that is one piece. */
 struct troupe_box troupe_box_held(const struct troupe_held *held, const int64_t *offsets);
 troupe_status troupe_make_mailboxes(troupe_runtime *runtime);
 void troupe_destroy_mailboxes(troupe_runtime *runtime);

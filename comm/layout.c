@@ -129,19 +129,22 @@ static troupe_status check_offsets(const int64_t *offsets, int parts, int64_t ex
     return TROUPE_OK;
 }
 
-/* How the axes of split[0] cut the rows: parts are counted as they lie in the tensor, outer part,
- * sequence, chunk. */
+/* How the axes of split[0] cut the rows: parts are counted as they lie in the tensor, round, outer
+ * part, sequence, chunk. */
 struct row_split {
     struct troupe_axes outer; /* share out sequences */
     struct troupe_axes inner; /* cut each sequence */
-    int sequences;            /* in each outer part */
-    int chunks;               /* of a sequence */
+    int rounds;
+    int outer_parts; /* of a round */
+    int sequences;   /* in each outer part */
+    int chunks;      /* of a sequence */
     int parts;
 };
 
 static struct row_split split_rows(const struct troupe_layout_options *o) {
     const struct troupe_axes *axes = &o->split[0];
-    struct row_split rows = {.sequences = o->sequences == 0 ? 1 : o->sequences};
+    struct row_split rows = {.rounds = o->rounds == 0 ? 1 : o->rounds,
+                             .sequences = o->sequences == 0 ? 1 : o->sequences};
     int outer = 0;
     for (int i = 0; i < axes->count; i++) {
         outer = axes->axis[i] == TROUPE_DP || axes->axis[i] == TROUPE_EDP ? i + 1 : outer;
@@ -151,18 +154,19 @@ static struct row_split split_rows(const struct troupe_layout_options *o) {
         to->axis[to->count++] = axes->axis[i];
     }
     rows.chunks = troupe_mesh_group_size(o->mesh, rows.inner) * (o->zigzag ? 2 : 1);
-    rows.parts = troupe_mesh_group_size(o->mesh, rows.outer) * rows.sequences * rows.chunks;
+    rows.outer_parts = troupe_mesh_group_size(o->mesh, rows.outer);
+    rows.parts = rows.rounds * rows.outer_parts * rows.sequences * rows.chunks;
     return rows;
 }
 
 static troupe_status check_rows(const struct troupe_layout_options *o) {
     struct row_split rows = split_rows(o);
-    if (o->sequences < 0 ||
+    if (o->sequences < 0 || o->rounds < 0 ||
         (o->zigzag && (rows.inner.count == 0 || rows.inner.axis[0] != TROUPE_CP))) {
         return troupe_fail(TROUPE_ERROR_INVALID,
-                           "%d sequences%s: the rows need at least one, and for a zig-zag cp as "
-                           "the first axis after dp",
-                           o->sequences, o->zigzag ? " in a zig-zag" : "");
+                           "%d sequences in %d rounds%s: the rows need at least one of each, and "
+                           "for a zig-zag cp as the first axis after dp",
+                           o->sequences, o->rounds, o->zigzag ? ", in a zig-zag" : "");
     }
     return o->ragged || o->offsets[0] == NULL
                ? TROUPE_OK
@@ -225,9 +229,11 @@ static troupe_status add_rank(const struct troupe_layout_options *o, const struc
                        troupe_mesh_group_index(o->mesh, rank, o->split[d]), d, &box);
     }
     int outer = troupe_mesh_group_index(o->mesh, rank, rows->outer);
-    for (int s = 0; s < rows->sequences; s++) {
+    for (int s = 0; s < rows->rounds * rows->sequences; s++) {
+        int round = s / rows->sequences, sequence = s % rows->sequences;
+        int first = ((round * rows->outer_parts + outer) * rows->sequences + sequence);
         for (int k = 0; k < (o->zigzag ? 2 : 1); k++) {
-            int part = (outer * rows->sequences + s) * rows->chunks + chunk_of(o, rows, rank, k);
+            int part = first * rows->chunks + chunk_of(o, rows, rank, k);
             if (!o->ragged) {
                 split_interval(o, layout->shape[0], rows->parts, part, 0, &box);
             }
@@ -246,6 +252,8 @@ static troupe_status add_stage(const struct troupe_layout_options *o,
     }
     struct row_split rows = split_rows(o);
     layout->part_count = o->ragged ? rows.parts : 0;
+    layout->filled_max =
+        rows.rounds > 1 ? layout->part_count / rows.outer_parts : layout->part_count;
     layout->chunks = rows.chunks;
     int count = mesh->stride[TROUPE_PP]; /* the ranks of a stage are adjacent */
     for (int i = 0; i < count; i++) {
@@ -268,6 +276,7 @@ troupe_status troupe_layout_init(const struct troupe_layout_options *options,
     if (options->ragged) {
         layout.shape[0] = 0;
         layout.part_count = options->part_count;
+        layout.filled_max = options->part_count;
     }
     troupe_status status = options->mesh == NULL ? TROUPE_OK : add_stage(options, &layout);
     if (status != TROUPE_OK) {

@@ -21,6 +21,12 @@
  *
  *         .split = {TROUPE_AXES(TROUPE_DP, TROUPE_CP, TROUPE_TP)}, .sequences = 4, .zigzag = true
  *
+ * Where the rows are *dealt* to dp, which rank has which is not known before the microbatch: dp
+ * takes turns, so that rank d has parts d, DP + d, ..., and the offsets leave those empty that are
+ * not wanted: at most as many parts as there are rounds have rows.
+ *
+ *         .split = {TROUPE_AXES(TROUPE_DP)}, .rounds = 8
+ *
  * Ownership: init/fini on the caller's storage; nothing passed in is kept.
  * Threads: constant after init and the last add.
  * Failure: TROUPE_ERROR_INVALID for boxes outside the shape, overlapping boxes of a rank or offsets
@@ -71,6 +77,7 @@ struct troupe_layout {
     int64_t shape[TROUPE_BOX_DIMENSIONS]; /* shape[0] is 0 while ragged */
     bool ragged;
     int part_count; /* parts of the row split; 0 if not ragged */
+    int filled_max; /* how many of them may have rows at a time */
     int chunks;     /* of them, parts of one sequence; 0 without a mesh */
     int piece_count;
     int piece_capacity;
@@ -86,6 +93,7 @@ struct troupe_layout_options {
     /* Where each part begins, and the extent (parts + 1 numbers); NULL: near-even. */
     const int64_t *offsets[TROUPE_BOX_DIMENSIONS];
     int sequences; /* in each part of the axes up to dp (edp) in split[0]; 0: 1 */
+    int rounds;    /* turns of those axes, one after the other in the rows; 0: 1 */
     /* cp, the first axis after them, deals each sequence's 2 * CP chunks: rank c has chunks c and
      * 2 * CP - 1 - c, one after the other. Axes after cp split these two together; parts are then
      * halves of a rank's share. */

@@ -122,14 +122,26 @@ troupe_status troupe_route_check_bindings(const struct troupe_layout *source,
 troupe_status troupe_route_check(const troupe_route *route, const int64_t *source_offsets,
                                  const int64_t *destination_offsets);
 
+/* Rows [begin, end) of a tensor, the first of which is row `at` of a matrix. */
+struct troupe_route_stretch {
+    int64_t begin, end;
+    int64_t at;
+};
+
 /* A rank's matrix in memory: the element (box.begin[0], box.begin[1]) is at `data`, the next row
- * row_bytes further, columns adjacent. It covers `box`, rows x columns. */
+ * row_bytes further, columns adjacent. It covers `box`, rows x columns; of its rows, if there are
+ * stretches, only those: ascending, not adjacent to each other, and without gaps in memory. */
 struct troupe_route_view {
     void *data;
     size_t row_bytes;
     size_t element_bytes;
     struct troupe_box box;
+    const struct troupe_route_stretch *stretches;
+    int stretch_count;
 };
+
+/* Where the box begins in memory; the view must cover it. Its rows are row_bytes apart. */
+void *troupe_route_view_at(const struct troupe_route_view *view, const struct troupe_box *box);
 
 /* Whether the message is one stretch of the view's memory: then it needs no packing, and
  * troupe_route_message_data is its address. */

@@ -43,11 +43,18 @@ static troupe_status check_offsets(const char *side_name, const struct troupe_ro
         return troupe_fail(TROUPE_ERROR_INVALID, "%s rows begin at %lld, not at 0", side_name,
                            (long long)offsets[0]);
     }
+    int filled = 0;
     for (int part = 0; part < side->parts; part++) {
+        filled += offsets[part] < offsets[part + 1];
         if (offsets[part] > offsets[part + 1]) {
             return troupe_fail(TROUPE_ERROR_INVALID, "%s part %d has rows %lld..%lld", side_name,
                                part, (long long)offsets[part], (long long)offsets[part + 1]);
         }
+    }
+    if (filled > side->filled_max) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "%d of %d %s parts have rows; at most %d may, one for each round",
+                           filled, side->parts, side_name, side->filled_max);
     }
     *total = offsets[side->parts];
     return TROUPE_OK;

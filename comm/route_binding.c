@@ -28,14 +28,17 @@ static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static int span_count(const struct troupe_route_span *spans, int index) {
-    return spans[index].end - spans[index].begin;
+/* The parts that a rank or host has of a side, if as many have rows as may. */
+static int part_count(const struct troupe_route_side *side, const struct troupe_route_span *parts) {
+    int count = parts->end - parts->begin;
+    return count < side->filled_max ? count : side->filled_max;
 }
 
 /* Segments between source and destination parts that touch the host, for each cell. */
 static int64_t local_demands(const troupe_route *route, int host) {
-    return route->cell_count * chain(span_count(route->source.parts_of_host, host),
-                                     span_count(route->destination.parts_of_host, host));
+    const struct troupe_route_side *from = &route->source, *to = &route->destination;
+    return route->cell_count * chain(part_count(from, &from->parts_of_host[host]),
+                                     part_count(to, &to->parts_of_host[host]));
 }
 
 static bool holds(const struct troupe_route_set *set, const struct troupe_route_run *run,
@@ -110,7 +113,7 @@ static int ranks_on(const troupe_route *route, int host) {
 static int ranks_with_parts(const troupe_route *route, const struct troupe_route_side *side) {
     int count = 0;
     for (int i = 0; i < route->rank_count; i++) {
-        count += span_count(side->parts_of, i) > 0;
+        count += side->parts_of[i].end > side->parts_of[i].begin;
     }
     return count;
 }
@@ -118,8 +121,8 @@ static int ranks_with_parts(const troupe_route *route, const struct troupe_route
 /* `cuts` counts those in pieces that the rank can have to do with. */
 static struct sizes find_sizes(const troupe_route *route, int slot, int *marks) {
     int host = route->hosts[slot];
-    int held = span_count(route->source.parts_of, slot);
-    int needed = span_count(route->destination.parts_of, slot);
+    int held = part_count(&route->source, &route->source.parts_of[slot]);
+    int needed = part_count(&route->destination, &route->destination.parts_of[slot]);
     int holders = ranks_with_parts(route, &route->source);
     int needers = ranks_with_parts(route, &route->destination);
     int near = ranks_on(route, host), all = route->rank_count;
@@ -130,9 +133,10 @@ static struct sizes find_sizes(const troupe_route *route, int slot, int *marks) 
     }
     int neighbours = count_neighbours(route, slot, marks);
     int64_t cuts = holders + near * weights; /* of the first hops, and of the relays of this host */
-    int64_t out = own_cells(route, &route->source, slot) * chain(held, route->destination.parts) *
-                  route->runs_max;
-    int64_t in = own_cells(route, &route->destination, slot) * chain(needed, route->source.parts);
+    int64_t out = own_cells(route, &route->source, slot) *
+                  chain(held, route->destination.filled_max) * route->runs_max;
+    int64_t in =
+        own_cells(route, &route->destination, slot) * chain(needed, route->source.filled_max);
     int64_t sends = held == 0 ? 0 : out + holders + all * weights;
     int64_t near_sends = held == 0 ? 0 : (smaller(out, local_demands(route, host)) + cuts) * copies;
     int64_t receives = needed == 0 ? 0 : in + cuts;
@@ -197,7 +201,7 @@ fail:
 }
 
 static troupe_status work_init(struct troupe_route_work *w, const troupe_route *route) {
-    int segments = (int)chain(route->source.parts, route->destination.parts);
+    int segments = (int)chain(route->source.filled_max, route->destination.filled_max);
     w->demands_max = segments * route->cell_count * route->runs_max;
     TROUPE_TRY(TROUPE_NEW(&w->segments, segments));
     TROUPE_TRY(TROUPE_NEW(&w->of_source, route->source.parts));

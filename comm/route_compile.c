@@ -470,6 +470,7 @@ static troupe_status side_init(struct troupe_route_side *side, const struct trou
     }
     side->layout = copy;
     side->parts = layout->ragged ? layout->part_count : 1;
+    side->filled_max = layout->ragged ? layout->filled_max : 1;
     return TROUPE_OK;
 }
 

@@ -41,6 +41,7 @@ struct troupe_route_span {
 struct troupe_route_side {
     struct troupe_layout layout;
     int parts;       /* 1 if not ragged */
+    int filled_max;  /* of them, those that may have rows at a time */
     int *set_of;     /* parts x cells: index into sets, or NOBODY */
     int *part_lists; /* for each slot the parts of which it is in a set, ascending */
     struct troupe_route_span *parts_of;

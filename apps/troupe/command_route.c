@@ -7,6 +7,7 @@
 #include "apps/troupe/arguments.h"
 #include "modules/train/boundary.h"
 #include "modules/train/dataset.h"
+#include "modules/train/splits.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
 
@@ -20,6 +21,7 @@ struct route_job {
     struct troupe_plan *plan;
     troupe_source *source;
     troupe_sample_plan *samples;
+    struct troupe_splits splits;
     struct troupe_boundary boundary;
     const troupe_route *route;
     const int64_t *offsets[2]; /* of this direction's source and destination */
@@ -45,13 +47,15 @@ static bool name_edge(const struct troupe_plan *plan, int index, int stage, char
 static troupe_status init_boundary(struct route_job *job, int index, int stage) {
     const struct troupe_module_plan *module = &job->plan->modules[index];
     bool inside = stage + 1 < module->pp;
+    int next = inside ? index : index + 1;
     struct troupe_shard shard = troupe_plan_shard(module, stage, 0);
     return troupe_boundary_init(
         &(struct troupe_boundary_options){
             .name = job->edge,
-            .source = {.module = module, .stage = stage},
-            .destination = {.module = &job->plan->modules[inside ? index : index + 1],
-                            .stage = inside ? stage + 1 : 0},
+            .source = {.module = module, .stage = stage, .split = job->splits.of[index]},
+            .destination = {.module = &job->plan->modules[next],
+                            .stage = inside ? stage + 1 : 0,
+                            .split = job->splits.of[next]},
             .fused = inside && index == TROUPE_CONFIG_MODULES - 1,
             .columns = module->module_class->output_columns(&job->config.model, &shard),
             .samples = job->samples,
@@ -80,10 +84,10 @@ static troupe_status find_edge(struct route_job *job) {
 static troupe_status bind_all(struct route_job *job) {
     const struct troupe_boundary *b = &job->boundary;
     int k = job->microbatch - 1;
+    troupe_splits_begin_step(&job->splits);
     troupe_boundary_begin_step(&job->boundary);
-    job->offsets[job->backward] = b->source_offsets + k * (b->options.source.module->dp + 1);
-    job->offsets[!job->backward] =
-        b->destination_offsets + k * (b->options.destination.module->dp + 1);
+    job->offsets[job->backward] = troupe_boundary_source_offsets(b, k);
+    job->offsets[!job->backward] = troupe_boundary_destination_offsets(b, k);
     job->route = b->directions[job->backward].route;
     int count = troupe_route_rank_count(job->route);
     TROUPE_TRY(TROUPE_NEW(&job->bindings, count));
@@ -114,6 +118,7 @@ static troupe_status open_job(struct route_job *job) {
                                              .microbatches = job->config.train.microbatches},
         &job->samples));
     troupe_sample_plan_set_step(job->samples, job->step - 1);
+    TROUPE_TRY(troupe_splits_init(&job->config, job->plan, job->samples, &job->splits));
     TROUPE_TRY(find_edge(job));
     return bind_all(job);
 }
@@ -124,6 +129,7 @@ static void close_job(struct route_job *job) {
     }
     troupe_free(job->bindings);
     troupe_boundary_fini(&job->boundary);
+    troupe_splits_fini(&job->splits);
     troupe_sample_plan_destroy(job->samples);
     troupe_source_destroy(job->source);
     troupe_plan_destroy(job->plan);

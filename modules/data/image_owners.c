@@ -1,72 +1,184 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "modules/data/image_owners.h"
 
-#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/check.h"
 #include "runtime/memory.h"
 
-enum { NOBODY = -1, NODES_MAX = 20000, ATTEMPTS = 16, CAPS = 50 };
+enum {
+    NOBODY = -1,
+    NODES_MAX = 256,  /* of one search */
+    CAPS = 32,        /* tried */
+    TROUBLE_MAX = 32, /* images without a place, until a cap is given up */
+};
+
+static const int64_t ROWS_NEVER = INT64_MAX / 2;
 
 /* Rows moved for each that must be: a cap that costs no more is taken. */
-static const double bargain = 1.08;
+static const double bargain = 1.06;
 
 struct item {
     int image;
+    int home; /* the number of ranks: none */
     int64_t cost;
     int64_t rows;
 };
 
-struct work {
-    const struct troupe_image_problem *problem;
-    struct item *items; /* (images): those at home on the rank at hand, best to give up first */
-    struct item *given; /* (images): given up by all ranks */
-    int given_count;
-    bool *chosen, *best; /* (images): of the search, by item */
-    int64_t *loads;      /* (ranks) */
-    int *trial;          /* (images): owners under one cap */
+/* Whether an image may be given up at home. */
+enum tie { FREE, STAYS, GOES };
+
+/* Items [begin, end). */
+struct span {
+    int begin, end;
 };
 
-static int64_t cost_of(const struct troupe_image_problem *p, int image) {
-    int64_t tokens = p->tokens[image];
-    return p->linear * tokens + p->quadratic * tokens * tokens;
+struct troupe_image_owners {
+    int images_max, ranks_max;
+    const struct troupe_image_problem *problem;
+    struct item *items;      /* (images) by home, those to give up first in front */
+    struct span *of_home;    /* (ranks + 1) items */
+    int *ranks_of_home;      /* (ranks + 1) how many */
+    int *rank_of_home;       /* (ranks + 1) one of them */
+    int64_t *costs;          /* (images) */
+    int *largest_first;      /* (images) */
+    bool *chosen, *best;     /* (images): of the search, by item */
+    enum tie *ties;          /* (images) under the cap at hand */
+    int64_t *loads;          /* (ranks) under the cap at hand */
+    struct item *candidates; /* (images): what a rank may give up */
+    int candidate_count;
+    int *trial; /* (images): owners under the cap at hand */
+};
+
+/* ---- life ---- */
+
+troupe_status troupe_image_owners_create(int images_max, int ranks_max, troupe_image_owners **out) {
+    troupe_image_owners *s = NULL;
+    troupe_status status = TROUPE_OK;
+    TROUPE_TRY(TROUPE_NEW(&s, 1));
+    s->images_max = images_max;
+    s->ranks_max = ranks_max;
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->items, images_max));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->of_home, ranks_max + 1));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->ranks_of_home, ranks_max + 1));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->rank_of_home, ranks_max + 1));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->costs, images_max));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->largest_first, images_max));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->chosen, images_max));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->best, images_max));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->candidates, images_max));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->ties, images_max));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->loads, ranks_max));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->trial, images_max));
+    *out = s;
+    return TROUPE_OK;
+fail:
+    troupe_image_owners_destroy(s);
+    return status;
 }
 
-/* ---- which images a rank gives up ---- */
+void troupe_image_owners_destroy(troupe_image_owners *s) {
+    if (s == NULL) {
+        return;
+    }
+    troupe_free(s->items);
+    troupe_free(s->of_home);
+    troupe_free(s->ranks_of_home);
+    troupe_free(s->rank_of_home);
+    troupe_free(s->costs);
+    troupe_free(s->largest_first);
+    troupe_free(s->chosen);
+    troupe_free(s->best);
+    troupe_free(s->candidates);
+    troupe_free(s->ties);
+    troupe_free(s->loads);
+    troupe_free(s->trial);
+    troupe_free(s);
+}
 
-/* Most cost for a row first, so that the relaxed problem is solved from the front; then large ones;
- * then in order, for the result to be the same everywhere. */
+/* ---- the problem, in order ---- */
+
+static int home_of_rank(const struct troupe_image_problem *p, int rank) {
+    int home = p->home_of_rank == NULL ? rank : p->home_of_rank[rank];
+    return home == NOBODY ? p->ranks : home;
+}
+
+static bool is_home(const troupe_image_owners *s, int image, int rank) {
+    return s->problem->homes[image] != NOBODY &&
+           home_of_rank(s->problem, rank) == s->problem->homes[image];
+}
+
+static int compare_cost(const void *left, const void *right) {
+    const struct item *a = left, *b = right;
+    return a->cost != b->cost ? (a->cost > b->cost ? -1 : 1) : a->image - b->image;
+}
+
+/* By home; then most cost for a row first, so that the relaxed problem is solved from the front;
+ * then large ones; then in order, for the result to be the same everywhere. */
 static int compare_gain(const void *left, const void *right) {
     const struct item *a = left, *b = right;
     int64_t x = a->cost * b->rows, y = b->cost * a->rows;
-    if (x != y) {
-        return x > y ? -1 : 1;
+    if (a->home != b->home) {
+        return a->home - b->home;
     }
-    return a->rows != b->rows ? (a->rows > b->rows ? -1 : 1) : a->image - b->image;
+    return x != y ? (x > y ? -1 : 1) : compare_cost(left, right);
 }
+
+static void begin(troupe_image_owners *s, const struct troupe_image_problem *p) {
+    TROUPE_ASSERT(p->images <= s->images_max && p->ranks <= s->ranks_max,
+                  "%d images, %d ranks; there is room for %d and %d", p->images, p->ranks,
+                  s->images_max, s->ranks_max);
+    s->problem = p;
+    for (int i = 0; i < p->images; i++) {
+        int64_t tokens = p->tokens[i];
+        int home = p->homes[i] == NOBODY ? p->ranks : p->homes[i];
+        s->costs[i] = p->linear * tokens + p->quadratic * tokens * tokens;
+        s->items[i] = (struct item){i, home, s->costs[i], tokens};
+    }
+    qsort(s->items, (size_t)p->images, sizeof *s->items, compare_cost);
+    for (int i = 0; i < p->images; i++) {
+        s->largest_first[i] = s->items[i].image;
+    }
+    qsort(s->items, (size_t)p->images, sizeof *s->items, compare_gain);
+    memset(s->ranks_of_home, 0, (size_t)(p->ranks + 1) * sizeof *s->ranks_of_home);
+    for (int r = 0; r < p->ranks; r++) {
+        s->ranks_of_home[home_of_rank(p, r)]++;
+        s->rank_of_home[home_of_rank(p, r)] = r;
+    }
+    for (int h = 0, i = 0; h <= p->ranks; h++) {
+        s->of_home[h].begin = i;
+        while (i < p->images && s->items[i].home == h) {
+            i++;
+        }
+        s->of_home[h].end = i;
+    }
+}
+
+/* ---- what is given up at home ---- */
 
 struct search {
     const struct item *items;
     int count;
     bool *chosen, *best;
     int64_t best_rows;
+    int64_t good_rows; /* so few are good enough */
     int nodes;
 };
 
 /* No way to shed `excess` with the items from `at` on has fewer rows; fractions are allowed. */
-static int64_t least_rows(const struct search *s, int at, int64_t excess) {
+static int64_t least_rows(const struct item *items, int count, int at, int64_t excess) {
     int64_t rows = 0;
-    for (; at < s->count && excess > 0; at++) {
-        const struct item *item = &s->items[at];
+    for (; at < count && excess > 0; at++) {
+        const struct item *item = &items[at];
         if (item->cost > excess) {
             return rows + (item->rows * excess + item->cost - 1) / item->cost;
         }
         rows += item->rows;
         excess -= item->cost;
     }
-    return excess > 0 ? INT64_MAX / 2 : rows;
+    return excess > 0 ? ROWS_NEVER : rows;
 }
 
 /* Fewest rows whose costs reach the excess: take an item, or leave it. */
@@ -78,7 +190,9 @@ static void search(struct search *s, int at, int64_t excess, int64_t rows) {
         }
         return;
     }
-    if (s->nodes++ > NODES_MAX || rows + least_rows(s, at, excess) >= s->best_rows) {
+    bool enough = s->best_rows <= s->good_rows || s->nodes++ > NODES_MAX;
+    if ((enough && s->best_rows < ROWS_NEVER) ||
+        rows + least_rows(s->items, s->count, at, excess) >= s->best_rows) {
         return;
     }
     s->chosen[at] = true;
@@ -87,220 +201,334 @@ static void search(struct search *s, int at, int64_t excess, int64_t rows) {
     search(s, at + 1, excess, rows);
 }
 
-static void give_up(struct work *w, int rank, int64_t cap, int *owners) {
-    const struct troupe_image_problem *p = w->problem;
-    struct search s = {
-        .items = w->items, .chosen = w->chosen, .best = w->best, .best_rows = INT64_MAX / 2};
-    for (int i = 0; i < p->images; i++) {
-        if (p->homes[i] == rank && p->tokens[i] > 0) {
-            w->items[s.count++] = (struct item){i, cost_of(p, i), p->tokens[i]};
+static void own(troupe_image_owners *s, int image, int rank) {
+    s->trial[image] = rank;
+    s->loads[rank] += s->costs[image];
+}
+
+static void disown(troupe_image_owners *s, int image) {
+    if (s->trial[image] != NOBODY) {
+        s->loads[s->trial[image]] -= s->costs[image];
+        s->trial[image] = NOBODY;
+    }
+}
+
+/* Chooses (in s->best) those of the candidates, the best to give up first, that have the fewest
+ * rows and cost at least `excess`; returns the rows, or ROWS_NEVER. */
+static int64_t choose(troupe_image_owners *s, int64_t excess) {
+    struct search q = {.items = s->candidates,
+                       .count = s->candidate_count,
+                       .chosen = s->chosen,
+                       .best = s->best,
+                       .best_rows = ROWS_NEVER};
+    int64_t least = least_rows(q.items, q.count, 0, excess);
+    if (least < ROWS_NEVER) {
+        q.good_rows = least + least / 200;
+        memset(s->chosen, 0, (size_t)q.count * sizeof *s->chosen);
+        search(&q, 0, excess, 0);
+    }
+    return q.best_rows;
+}
+
+/* The only rank of a home gives up the fewest rows; false if it may not give up enough. */
+static bool give_up(troupe_image_owners *s, int home, int rank, int64_t cap) {
+    s->candidate_count = 0;
+    for (int i = s->of_home[home].begin; i < s->of_home[home].end; i++) {
+        int image = s->items[i].image;
+        if (s->trial[image] != rank) {
+            disown(s, image);
+            own(s, image, rank);
+        }
+        if (s->ties[image] != STAYS) {
+            s->candidates[s->candidate_count++] = s->items[i];
         }
     }
-    if (w->loads[rank] <= cap) {
-        return;
+    int64_t excess = s->loads[rank] - cap;
+    if (excess <= 0) {
+        return true;
     }
-    qsort(w->items, (size_t)s.count, sizeof *w->items, compare_gain);
-    memset(w->chosen, 0, (size_t)s.count * sizeof *w->chosen);
-    search(&s, 0, w->loads[rank] - cap, 0);
-    for (int i = 0; i < s.count; i++) {
-        if (w->best[i]) {
-            w->given[w->given_count++] = w->items[i];
-            owners[w->items[i].image] = NOBODY;
-            w->loads[rank] -= w->items[i].cost;
+    if (choose(s, excess) == ROWS_NEVER) {
+        return false;
+    }
+    for (int i = 0; i < s->candidate_count; i++) {
+        if (s->best[i]) {
+            disown(s, s->candidates[i].image);
         }
     }
+    return true;
 }
 
 /* ---- where they go ---- */
 
-static int compare_cost(const void *left, const void *right) {
-    const struct item *a = left, *b = right;
-    return a->cost != b->cost ? (a->cost > b->cost ? -1 : 1) : a->image - b->image;
-}
+enum choice { EMPTIEST, FULLEST };
 
-/* The rank that is fullest with it, yet under the cap; NOBODY if there is none. */
-static int place_of(const struct work *w, int64_t cost, int64_t cap) {
-    int best = NOBODY;
-    for (int r = 0; r < w->problem->ranks; r++) {
-        if (w->loads[r] + cost <= cap && (best == NOBODY || w->loads[r] > w->loads[best])) {
-            best = r;
+/* Of the ranks with room for it, at home or anywhere: the emptiest, or the one that it fills most.
+ */
+static int place_of(const troupe_image_owners *s, int image, int64_t cap, bool at_home,
+                    enum choice choice) {
+    int found = NOBODY;
+    for (int r = 0; r < s->problem->ranks; r++) {
+        if (s->loads[r] + s->costs[image] > cap || (at_home && !is_home(s, image, r))) {
+            continue;
+        }
+        if (found == NOBODY ||
+            (choice == EMPTIEST ? s->loads[r] < s->loads[found] : s->loads[r] > s->loads[found])) {
+            found = r;
         }
     }
-    return best;
+    return found;
 }
 
-/* The largest smaller image whose rank has room for this one instead; NOBODY if there is none. */
-static int image_to_replace(const struct work *w, int64_t cost, int64_t cap, const int *owners) {
-    int best = NOBODY;
-    int64_t best_cost = 0;
-    for (int i = 0; i < w->problem->images; i++) {
-        int64_t other = cost_of(w->problem, i);
-        if (owners[i] != NOBODY && other < cost && other > best_cost &&
-            w->loads[owners[i]] - other + cost <= cap) {
-            best = i;
-            best_cost = other;
+/* The smallest image away from home whose rank, without it, has room for this one. */
+static int image_to_replace(const troupe_image_owners *s, int image, int64_t cap) {
+    int found = NOBODY;
+    for (int i = 0; i < s->problem->images; i++) {
+        int owner = s->trial[i];
+        if (owner != NOBODY && s->costs[i] < s->costs[image] &&
+            (found == NOBODY || s->costs[i] < s->costs[found]) &&
+            s->loads[owner] - s->costs[i] + s->costs[image] <= cap && !is_home(s, i, owner)) {
+            found = i;
         }
     }
-    return best;
+    return found;
 }
 
-/* Places the image and returns the one that has to make room for it, or NOBODY; false if it finds
- * no place. Images that are replaced get smaller and smaller, so that comes to an end. */
-static bool place(struct work *w, int image, int64_t cap, int *owners, int *replaced) {
-    int64_t cost = cost_of(w->problem, image);
-    int rank = place_of(w, cost, cap);
-    *replaced = NOBODY;
-    if (rank == NOBODY) {
-        *replaced = image_to_replace(w, cost, cap, owners);
-        if (*replaced == NOBODY) {
-            return false;
+/* Places the image, and what has to make room for it, and so on; returns the one that finds no
+ * place, or NOBODY. Images that are replaced get smaller and smaller, so that comes to an end. */
+static int place(troupe_image_owners *s, int image, int64_t cap, enum choice choice) {
+    while (image != NOBODY) {
+        int rank = place_of(s, image, cap, true, choice), next = NOBODY;
+        rank = rank == NOBODY ? place_of(s, image, cap, false, choice) : rank;
+        if (rank == NOBODY) {
+            next = image_to_replace(s, image, cap);
+            if (next == NOBODY) {
+                break;
+            }
+            rank = s->trial[next];
+            disown(s, next);
         }
-        rank = owners[*replaced];
-        owners[*replaced] = NOBODY;
-        w->loads[rank] -= cost_of(w->problem, *replaced);
+        own(s, image, rank);
+        image = next;
     }
-    w->loads[rank] += cost;
-    owners[image] = rank;
+    return image;
+}
+
+/* What the rank would give up for the image: smaller ones, of the fewest rows; returns those. */
+static int64_t choose_on(troupe_image_owners *s, int rank, int image, int64_t cap) {
+    s->candidate_count = 0;
+    for (int i = 0; i < s->problem->images; i++) {
+        const struct item *item = &s->items[i];
+        if (s->trial[item->image] == rank && item->cost < s->costs[image]) {
+            s->candidates[s->candidate_count] = *item;
+            s->candidates[s->candidate_count++].home = 0; /* the order is of all together */
+        }
+    }
+    qsort(s->candidates, (size_t)s->candidate_count, sizeof *s->candidates, compare_gain);
+    return choose(s, s->loads[rank] + s->costs[image] - cap);
+}
+
+/* Places the image where the fewest rows of smaller ones have to make room for it; these have no
+ * owner then. */
+static bool evict(troupe_image_owners *s, int image, int64_t cap) {
+    int64_t fewest = ROWS_NEVER;
+    int found = NOBODY;
+    for (int r = 0; r < s->problem->ranks; r++) {
+        int64_t rows = choose_on(s, r, image, cap);
+        if (rows < fewest) {
+            fewest = rows;
+            found = r;
+        }
+    }
+    if (found == NOBODY) {
+        return false;
+    }
+    choose_on(s, found, image, cap);
+    for (int i = 0; i < s->candidate_count; i++) {
+        if (s->best[i]) {
+            disown(s, s->candidates[i].image);
+        }
+    }
+    own(s, image, found);
     return true;
 }
 
-/* Largest first. */
-static bool place_all(struct work *w, int64_t cap, int *owners) {
-    qsort(w->given, (size_t)w->given_count, sizeof *w->given, compare_cost);
-    for (int i = 0; i < w->given_count; i++) {
-        for (int image = w->given[i].image, next; image != NOBODY; image = next) {
-            if (!place(w, image, cap, owners, &next)) {
+/* The rank that alone is the home of the image, or NOBODY. */
+static int only_home(const troupe_image_owners *s, int image) {
+    int home = s->problem->homes[image];
+    return home == NOBODY || s->ranks_of_home[home] != 1 ? NOBODY : s->rank_of_home[home];
+}
+
+/* Keeps the image at home, where others are given up instead. */
+static bool keep(troupe_image_owners *s, int image, int64_t cap) {
+    int rank = only_home(s, image);
+    if (rank == NOBODY || s->ties[image] != FREE) {
+        return false;
+    }
+    s->ties[image] = STAYS;
+    if (!give_up(s, s->problem->homes[image], rank, cap)) {
+        s->ties[image] = GOES;
+        give_up(s, s->problem->homes[image], rank, cap);
+    }
+    return true;
+}
+
+/* Largest first; what finds no place stays at home after all, or others make room for it. */
+static bool place_all(troupe_image_owners *s, int64_t cap, enum choice choice) {
+    int trouble = 0;
+    for (int i = 0; i < s->problem->images; i++) {
+        int image = s->largest_first[i];
+        int left = s->trial[image] == NOBODY ? place(s, image, cap, choice) : NOBODY;
+        if (left != NOBODY) {
+            if (trouble++ == TROUBLE_MAX || !(keep(s, left, cap) || evict(s, left, cap))) {
                 return false;
+            }
+            i = -1; /* again, with what has no owner now */
+        }
+    }
+    return true;
+}
+
+/* ---- under one cap ---- */
+
+/* The most room that a rank has with all its images at home. */
+static int64_t largest_room(const troupe_image_owners *s, int64_t cap) {
+    int64_t room = 0;
+    for (int r = 0; r < s->problem->ranks; r++) {
+        int64_t load = 0, home = home_of_rank(s->problem, r);
+        for (int i = s->of_home[home].begin; home < s->problem->ranks && i < s->of_home[home].end;
+             i++) {
+            load += s->items[i].cost;
+        }
+        int64_t left = cap - load / s->ranks_of_home[home];
+        room = left > room ? left : room;
+    }
+    return room;
+}
+
+/* All at home, but for what the homes of one rank give up to get under the cap. */
+static void start_at_home(troupe_image_owners *s, int64_t cap) {
+    const struct troupe_image_problem *p = s->problem;
+    int64_t room = largest_room(s, cap);
+    memset(s->loads, 0, (size_t)p->ranks * sizeof *s->loads);
+    for (int i = 0; i < p->images; i++) {
+        s->trial[i] = NOBODY;
+        s->ties[i] = s->costs[i] > room ? STAYS : FREE;
+    }
+    for (int r = 0; r < p->ranks; r++) {
+        int home = home_of_rank(p, r);
+        if (home < p->ranks && s->ranks_of_home[home] == 1 && !give_up(s, home, r, cap)) {
+            for (int i = s->of_home[home].begin; i < s->of_home[home].end; i++) {
+                s->ties[s->items[i].image] = FREE;
+            }
+            give_up(s, home, r, cap);
+        }
+    }
+    for (int i = 0; i < p->images; i++) {
+        int image = s->largest_first[i];
+        if (s->trial[image] == NOBODY && only_home(s, image) == NOBODY) {
+            int rank = place_of(s, image, cap, true, EMPTIEST);
+            if (rank != NOBODY) {
+                own(s, image, rank);
             }
         }
     }
-    return true;
 }
 
 /* ---- the calls ---- */
 
-static void start_at_home(struct work *w, int *owners) {
-    const struct troupe_image_problem *p = w->problem;
-    memset(w->loads, 0, (size_t)p->ranks * sizeof *w->loads);
-    w->given_count = 0;
-    for (int i = 0; i < p->images; i++) {
-        owners[i] = p->homes[i];
-        if (p->homes[i] == NOBODY) {
-            w->given[w->given_count++] = (struct item){i, cost_of(p, i), p->tokens[i]};
-        } else {
-            w->loads[p->homes[i]] += cost_of(p, i);
-        }
-    }
-}
-
-/* Ranks give up a little more at each attempt until everything finds a place under the cap. */
-static bool assign_under(struct work *w, int64_t cap, int *owners) {
-    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        start_at_home(w, owners);
-        for (int r = 0; r < w->problem->ranks; r++) {
-            give_up(w, r, cap - attempt * (cap / 100), owners);
-        }
-        if (place_all(w, cap, owners)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* What is left where all else fails: each image, largest first, where there is least. */
-static void spread(struct work *w, int *owners) {
-    const struct troupe_image_problem *p = w->problem;
-    memset(w->loads, 0, (size_t)p->ranks * sizeof *w->loads);
+static void spread(troupe_image_owners *s, int *owners) {
+    const struct troupe_image_problem *p = s->problem;
+    memset(s->loads, 0, (size_t)p->ranks * sizeof *s->loads);
     for (int i = 0; i < p->images; i++) {
-        w->given[i] = (struct item){i, cost_of(p, i), p->tokens[i]};
+        int image = s->largest_first[i];
+        owners[image] = place_of(s, image, ROWS_NEVER, false, EMPTIEST);
+        s->loads[owners[image]] += s->costs[image];
     }
-    qsort(w->given, (size_t)p->images, sizeof *w->given, compare_cost);
-    for (int i = 0; i < p->images; i++) {
-        int emptiest = 0;
-        for (int r = 1; r < p->ranks; r++) {
-            emptiest = w->loads[r] < w->loads[emptiest] ? r : emptiest;
+}
+
+/* That leave their homes under any assignment with this largest load, were images divisible. */
+static int64_t rows_least(const troupe_image_owners *s, int64_t load_max) {
+    int64_t rows = 0;
+    for (int h = 0; h <= s->problem->ranks; h++) {
+        const struct item *items = s->items + s->of_home[h].begin;
+        int count = s->of_home[h].end - s->of_home[h].begin;
+        int64_t excess = h == s->problem->ranks ? 0 : -load_max * s->ranks_of_home[h];
+        for (int i = 0; i < count; i++) {
+            excess += items[i].cost;
         }
-        owners[w->given[i].image] = emptiest;
-        w->loads[emptiest] += w->given[i].cost;
+        rows += least_rows(items, count, 0, excess);
+    }
+    return rows;
+}
+
+static int64_t rows_given_up(const troupe_image_owners *s) {
+    int64_t rows = 0;
+    for (int i = 0; i < s->problem->images; i++) {
+        rows += s->trial[i] == NOBODY && only_home(s, i) != NOBODY ? s->problem->tokens[i] : 0;
+    }
+    return rows;
+}
+
+static struct troupe_image_balance measure(const troupe_image_owners *s, const int *owners,
+                                           int64_t *loads) {
+    const struct troupe_image_problem *p = s->problem;
+    struct troupe_image_balance b = {.load_max = 0};
+    memset(loads, 0, (size_t)p->ranks * sizeof *loads);
+    for (int i = 0; i < p->images; i++) {
+        loads[owners[i]] += s->costs[i];
+        b.load_total += s->costs[i];
+        b.largest = s->costs[i] > b.largest ? s->costs[i] : b.largest;
+        b.rows_moved += is_home(s, i, owners[i]) ? 0 : p->tokens[i];
+    }
+    for (int r = 0; r < p->ranks; r++) {
+        b.load_max = loads[r] > b.load_max ? loads[r] : b.load_max;
+    }
+    b.rows_least = rows_least(s, b.load_max);
+    return b;
+}
+
+static double price_of(int64_t rows_moved, int64_t rows_least) {
+    return ((double)rows_moved + 1) / ((double)rows_least + 1);
+}
+
+/* Tries the cap, with homes that give up a little more than they must; keeps what is cheaper. */
+static void try_cap(troupe_image_owners *s, int64_t cap, double *least, int *owners_out) {
+    for (int choice = EMPTIEST; choice <= FULLEST; choice++) {
+        start_at_home(s, cap);
+        if (price_of(rows_given_up(s), rows_least(s, cap)) >= *least) {
+            return;
+        }
+        if (!place_all(s, cap, (enum choice)choice)) {
+            continue;
+        }
+        struct troupe_image_balance b = measure(s, s->trial, s->loads);
+        double price = price_of(b.rows_moved, b.rows_least);
+        if (price < *least) {
+            memcpy(owners_out, s->trial, (size_t)s->problem->images * sizeof *owners_out);
+            *least = price;
+        }
     }
 }
 
 /* Images are lumps: under a cap that few exceed, what they give up may be far more than they must.
  * Then a lower one is a better bargain: more balance for the rows. */
-static troupe_status assign(struct work *w, int *owners) {
-    const struct troupe_image_problem *p = w->problem;
-    struct troupe_image_balance home, found;
-    double least = INFINITY;
-    memcpy(owners, p->homes, (size_t)p->images * sizeof *owners);
-    TROUPE_TRY(troupe_image_balance(p, owners, &home));
-    int64_t mean = home.load_total / p->ranks;
-    int64_t base = mean > home.largest ? mean : home.largest;
-    spread(w, owners);
-    for (int step = 0; step < CAPS && least > bargain; step++) {
-        if (!assign_under(w, base + base * (CAPS - step) / (20 * CAPS), w->trial)) {
-            continue;
-        }
-        TROUPE_TRY(troupe_image_balance(p, w->trial, &found));
-        double price = ((double)found.rows_moved + 1) / ((double)found.loads_over + 1);
-        if (price < least) {
-            memcpy(owners, w->trial, (size_t)p->images * sizeof *owners);
-            least = price;
-        }
+void troupe_image_owners_find(troupe_image_owners *s, const struct troupe_image_problem *problem,
+                              int *owners_out) {
+    begin(s, problem);
+    spread(s, owners_out);
+    struct troupe_image_balance even = measure(s, owners_out, s->loads);
+    int64_t mean = even.load_total / problem->ranks;
+    int64_t base = mean > even.largest ? mean : even.largest;
+    double least = price_of(even.rows_moved, even.rows_least);
+    for (int i = CAPS; i > 0 && least > bargain; i--) {
+        try_cap(s, base + base * i / (20 * CAPS), &least, owners_out);
     }
-    return TROUPE_OK;
 }
 
-static troupe_status allocate(struct work *w) {
-    int images = w->problem->images;
-    TROUPE_TRY(TROUPE_NEW(&w->items, images));
-    TROUPE_TRY(TROUPE_NEW(&w->given, images));
-    TROUPE_TRY(TROUPE_NEW(&w->chosen, images));
-    TROUPE_TRY(TROUPE_NEW(&w->best, images));
-    TROUPE_TRY(TROUPE_NEW(&w->trial, images));
-    return TROUPE_NEW(&w->loads, w->problem->ranks);
-}
-
-troupe_status troupe_image_owners(const struct troupe_image_problem *problem, int *owners_out) {
-    struct work w = {.problem = problem};
-    troupe_status status = allocate(&w);
-    if (status == TROUPE_OK) {
-        status = assign(&w, owners_out);
-    }
-    troupe_free(w.items);
-    troupe_free(w.given);
-    troupe_free(w.chosen);
-    troupe_free(w.best);
-    troupe_free(w.loads);
-    troupe_free(w.trial);
-    return status;
-}
-
-troupe_status troupe_image_balance(const struct troupe_image_problem *problem, const int *owners,
-                                   struct troupe_image_balance *out) {
-    const struct troupe_image_problem *p = problem;
-    struct troupe_image_balance b = {.load_max = 0};
-    int64_t *loads = NULL; /* (ranks): encoded there; then (ranks): at home there */
-    TROUPE_TRY(TROUPE_NEW(&loads, 2 * p->ranks));
-    for (int i = 0; i < p->images; i++) {
-        int64_t cost = cost_of(p, i);
-        if (owners[i] != NOBODY) {
-            loads[owners[i]] += cost;
-        }
-        b.load_total += cost;
-        b.largest = cost > b.largest ? cost : b.largest;
-        b.rows_moved += owners[i] != p->homes[i] ? p->tokens[i] : 0;
-        if (p->homes[i] != NOBODY) {
-            loads[p->ranks + p->homes[i]] += cost;
-        }
-    }
-    for (int r = 0; r < p->ranks; r++) {
-        b.load_max = loads[r] > b.load_max ? loads[r] : b.load_max;
-    }
-    for (int r = 0; r < p->ranks; r++) {
-        int64_t over = loads[p->ranks + r] - b.load_max;
-        b.loads_over += over > 0 ? over : 0;
-    }
-    troupe_free(loads);
-    *out = b;
-    return TROUPE_OK;
+struct troupe_image_balance troupe_image_owners_balance(troupe_image_owners *s,
+                                                        const struct troupe_image_problem *problem,
+                                                        const int *owners) {
+    begin(s, problem);
+    return measure(s, owners, s->loads);
 }

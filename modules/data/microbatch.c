@@ -134,32 +134,45 @@ static troupe_status fill_language(troupe_microbatch *batch, const troupe_sample
     return TROUPE_OK;
 }
 
-static troupe_status fill_vision(troupe_microbatch *batch, const troupe_sample_plan *plan,
-                                 troupe_source *source, struct troupe_interval mine) {
-    const int64_t *ids = troupe_sample_plan_ids(plan);
-    int32_t image = 0, patches = 0;
+/* ---- the vision view, picture by picture ---- */
+
+static void begin_vision(troupe_microbatch *batch) {
     batch->images_cu_len[0] = 0;
-    for (int64_t i = mine.begin; i < mine.end; i++) {
-        struct troupe_sample_info info;
-        troupe_source_info(source, ids[i], &info);
-        TROUPE_TRY(troupe_source_load_images(
-            source, ids[i], batch->pixels + (size_t)patches * patch_bytes(batch->bounds.patch)));
-        for (int32_t k = 0; k < info.images; k++, image++) {
-            batch->grid_rows[image] = info.grids[k].rows;
-            batch->grid_columns[image] = info.grids[k].columns;
-            patches += info.grids[k].rows * info.grids[k].columns;
-            batch->images_cu_len[image + 1] = patches;
-        }
-    }
     batch->vision = (struct troupe_vision_batch){
-        .images = image,
-        .patches = patches,
         .patch = batch->bounds.patch,
         .cu_len = batch->images_cu_len,
         .grid_rows = batch->grid_rows,
         .grid_columns = batch->grid_columns,
         .pixels = batch->pixels,
     };
+}
+
+static troupe_status add_picture(troupe_microbatch *batch, troupe_source *source, int64_t sample,
+                                 const struct troupe_sample_info *info, int32_t picture) {
+    struct troupe_vision_batch *vision = &batch->vision;
+    const struct troupe_grid *grid = &info->grids[picture];
+    TROUPE_TRY(troupe_source_load_image(source, sample, picture,
+                                        batch->pixels + (size_t)vision->patches *
+                                                            patch_bytes(batch->bounds.patch)));
+    batch->grid_rows[vision->images] = grid->rows;
+    batch->grid_columns[vision->images] = grid->columns;
+    vision->images++;
+    vision->patches += (int64_t)grid->rows * grid->columns;
+    batch->images_cu_len[vision->images] = (int32_t)vision->patches;
+    return TROUPE_OK;
+}
+
+static troupe_status fill_vision(troupe_microbatch *batch, const troupe_sample_plan *plan,
+                                 troupe_source *source, struct troupe_interval mine) {
+    const int64_t *ids = troupe_sample_plan_ids(plan);
+    begin_vision(batch);
+    for (int64_t i = mine.begin; i < mine.end; i++) {
+        struct troupe_sample_info info;
+        troupe_source_info(source, ids[i], &info);
+        for (int32_t k = 0; k < info.images; k++) {
+            TROUPE_TRY(add_picture(batch, source, ids[i], &info, k));
+        }
+    }
     return TROUPE_OK;
 }
 
@@ -192,6 +205,28 @@ troupe_status troupe_microbatch_fill(troupe_microbatch *batch, const troupe_samp
     }
     if (batch->parts & TROUPE_SAMPLE_IMAGES) {
         TROUPE_TRY(fill_vision(batch, plan, source, mine));
+    }
+    return TROUPE_OK;
+}
+
+troupe_status troupe_microbatch_fill_split(troupe_microbatch *batch,
+                                           const troupe_image_split *split, troupe_source *source,
+                                           int microbatch, int shard) {
+    const int64_t *ids = troupe_sample_plan_ids(troupe_image_split_plan(split));
+    const struct troupe_split_image *images = NULL;
+    int count = troupe_image_split_images(split, microbatch, &images);
+    int64_t rows = troupe_image_split_rows(split, microbatch, shard);
+    TROUPE_ASSERT(batch->parts == TROUPE_SAMPLE_IMAGES && count <= batch->bounds.images &&
+                      rows <= batch->bounds.image_tokens,
+                  "%d images, %lld rows; the batch holds %lld and %lld", count, (long long)rows,
+                  (long long)batch->bounds.images, (long long)batch->bounds.image_tokens);
+    begin_vision(batch);
+    for (int i = 0; i < count; i++) {
+        struct troupe_sample_info info;
+        if (images[i].owner == shard) {
+            troupe_source_info(source, ids[images[i].at], &info);
+            TROUPE_TRY(add_picture(batch, source, ids[images[i].at], &info, images[i].picture));
+        }
     }
     return TROUPE_OK;
 }

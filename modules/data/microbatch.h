@@ -20,6 +20,7 @@
 
 #include <stdint.h>
 
+#include "modules/data/image_split.h"
 #include "modules/data/sample_plan.h"
 #include "modules/data/source.h"
 #include "runtime/status.h"
@@ -65,6 +66,12 @@ void troupe_microbatch_destroy(troupe_microbatch *batch);
 /* Loads shard `shard` of `shards` of a microbatch of the plan's current step. */
 troupe_status troupe_microbatch_fill(troupe_microbatch *batch, const troupe_sample_plan *plan,
                                      troupe_source *source, int microbatch, int shard, int shards);
+
+/* The images that a split gives the shard, in the order of their rows; the object is for the vision
+ * view alone, with the bounds of the split. */
+troupe_status troupe_microbatch_fill_split(troupe_microbatch *batch,
+                                           const troupe_image_split *split, troupe_source *source,
+                                           int microbatch, int shard);
 
 const struct troupe_language_batch *troupe_microbatch_language(const troupe_microbatch *batch);
 const struct troupe_vision_batch *troupe_microbatch_vision(const troupe_microbatch *batch);

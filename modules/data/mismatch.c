@@ -26,10 +26,10 @@ static troupe_status mismatch_load_text(troupe_source *base, int64_t sample, int
     return troupe_source_load_text(m->source, sample, tokens_out);
 }
 
-static troupe_status mismatch_load_images(troupe_source *base, int64_t sample,
-                                          uint8_t *pixels_out) {
+static troupe_status mismatch_load_image(troupe_source *base, int64_t sample, int picture,
+                                         uint8_t *pixels_out) {
     struct mismatch *m = (struct mismatch *)base;
-    return troupe_source_load_images(m->source, m->partners[sample], pixels_out);
+    return troupe_source_load_image(m->source, m->partners[sample], picture, pixels_out);
 }
 
 static troupe_status mismatch_prepare(troupe_source *base, int parts, const uint8_t *needed) {
@@ -61,7 +61,7 @@ static void mismatch_destroy(troupe_source *base) {
 static const struct troupe_source_table mismatch_table = {
     .info = mismatch_info,
     .load_text = mismatch_load_text,
-    .load_images = mismatch_load_images,
+    .load_image = mismatch_load_image,
     .prepare = mismatch_prepare,
     .destroy = mismatch_destroy,
 };

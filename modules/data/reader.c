@@ -30,9 +30,9 @@ struct reader {
     int32_t **tokens; /* (samples,) cached captions, or NULL */
 };
 
-static size_t pixel_bytes(const struct reader *reader, int64_t patches) {
-    size_t patch = (size_t)reader->base.shape.patch;
-    return (size_t)patches * patch * patch * 3;
+static size_t picture_bytes(const struct reader *reader, const struct troupe_index_image *picture) {
+    return troupe_source_pixel_bytes(&reader->base,
+                                     (int64_t)picture->grid.rows * picture->grid.columns);
 }
 
 /* --- reading and decoding: allocates ---------------------------------------------------------- */
@@ -149,7 +149,7 @@ static troupe_status decode_images(struct reader *reader, int64_t number, uint8_
     for (int32_t i = 0; i < sample->images; i++) {
         const struct troupe_index_image *picture = &reader->index->images[sample->first_image + i];
         TROUPE_TRY(decode_picture(reader, sample, picture, pixels_out));
-        pixels_out += pixel_bytes(reader, picture->grid.rows * picture->grid.columns);
+        pixels_out += picture_bytes(reader, picture);
     }
     return TROUPE_OK;
 }
@@ -182,17 +182,22 @@ static troupe_status reader_load_text(troupe_source *source, int64_t number, int
     return status;
 }
 
-static troupe_status reader_load_images(troupe_source *source, int64_t number,
-                                        uint8_t *pixels_out) {
+static troupe_status reader_load_image(troupe_source *source, int64_t number, int picture,
+                                       uint8_t *pixels_out) {
     struct reader *reader = (struct reader *)source;
+    const struct troupe_index_sample *sample = &reader->index->samples[number];
+    const struct troupe_index_image *images = &reader->index->images[sample->first_image];
     if (reader->pixels[number] != NULL) {
-        memcpy(pixels_out, reader->pixels[number],
-               pixel_bytes(reader, reader->index->samples[number].image_tokens));
+        const uint8_t *pixels = reader->pixels[number];
+        for (int i = 0; i < picture; i++) {
+            pixels += picture_bytes(reader, &images[i]);
+        }
+        memcpy(pixels_out, pixels, picture_bytes(reader, &images[picture]));
         return TROUPE_OK;
     }
     bool steady = troupe_memory_is_steady();
     troupe_memory_set_steady(false);
-    troupe_status status = decode_images(reader, number, pixels_out);
+    troupe_status status = decode_picture(reader, sample, &images[picture], pixels_out);
     troupe_memory_set_steady(steady);
     return status;
 }
@@ -223,7 +228,8 @@ static troupe_status cache_text(struct reader *reader, int64_t number) {
 }
 
 static troupe_status cache_images(struct reader *reader, int64_t number) {
-    size_t bytes = pixel_bytes(reader, reader->index->samples[number].image_tokens);
+    size_t bytes =
+        troupe_source_pixel_bytes(&reader->base, reader->index->samples[number].image_tokens);
     if (reader->pixels[number] != NULL || !reserve(reader, bytes)) {
         return TROUPE_OK;
     }
@@ -275,7 +281,7 @@ static void reader_destroy(troupe_source *source) {
 static const struct troupe_source_table reader_table = {
     .info = reader_info,
     .load_text = reader_load_text,
-    .load_images = reader_load_images,
+    .load_image = reader_load_image,
     .prepare = reader_prepare,
     .destroy = reader_destroy,
 };

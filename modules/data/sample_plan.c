@@ -143,6 +143,10 @@ int64_t troupe_sample_plan_position(const troupe_sample_plan *plan, int64_t step
     return o->first_position + (step - o->first_step) * o->global_batch;
 }
 
+const troupe_source *troupe_sample_plan_source(const troupe_sample_plan *plan) {
+    return plan->source;
+}
+
 int64_t troupe_sample_plan_global_batch(const troupe_sample_plan *plan) {
     return plan->options.global_batch;
 }

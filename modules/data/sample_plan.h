@@ -69,6 +69,7 @@ int64_t troupe_sample_plan_step(const troupe_sample_plan *plan);
  * (first_step, first_position) = (step, this) continues the same sequence. */
 int64_t troupe_sample_plan_position(const troupe_sample_plan *plan, int64_t step);
 
+const troupe_source *troupe_sample_plan_source(const troupe_sample_plan *plan);
 int64_t troupe_sample_plan_global_batch(const troupe_sample_plan *plan);
 int troupe_sample_plan_microbatches(const troupe_sample_plan *plan);
 

@@ -57,10 +57,26 @@ troupe_status troupe_source_load_text(troupe_source *source, int64_t sample, int
     return source->table->load_text(source, sample, tokens_out);
 }
 
+troupe_status troupe_source_load_image(troupe_source *source, int64_t sample, int picture,
+                                       uint8_t *pixels_out) {
+    check_sample(source, sample);
+    return source->table->load_image(source, sample, picture, pixels_out);
+}
+
 troupe_status troupe_source_load_images(troupe_source *source, int64_t sample,
                                         uint8_t *pixels_out) {
-    check_sample(source, sample);
-    return source->table->load_images(source, sample, pixels_out);
+    struct troupe_sample_info info;
+    troupe_source_info(source, sample, &info);
+    for (int32_t i = 0; i < info.images; i++) {
+        TROUPE_TRY(troupe_source_load_image(source, sample, i, pixels_out));
+        pixels_out +=
+            troupe_source_pixel_bytes(source, (int64_t)info.grids[i].rows * info.grids[i].columns);
+    }
+    return TROUPE_OK;
+}
+
+size_t troupe_source_pixel_bytes(const troupe_source *source, int64_t patches) {
+    return (size_t)patches * (size_t)source->shape.patch * (size_t)source->shape.patch * 3;
 }
 
 void troupe_source_destroy(troupe_source *source) {

@@ -85,8 +85,9 @@ struct troupe_source_table {
     void (*info)(const troupe_source *source, int64_t sample, struct troupe_sample_info *out);
     /* tokens_out: (text_tokens,) int32. */
     troupe_status (*load_text)(troupe_source *source, int64_t sample, int32_t *tokens_out);
-    /* pixels_out: for each picture in turn (height, width, 3) uint8, without gaps. */
-    troupe_status (*load_images)(troupe_source *source, int64_t sample, uint8_t *pixels_out);
+    /* Picture `picture` of the sample. pixels_out: (height, width, 3) uint8. */
+    troupe_status (*load_image)(troupe_source *source, int64_t sample, int picture,
+                                uint8_t *pixels_out);
     /* May be NULL: nothing to prepare. See troupe_source_prepare. */
     troupe_status (*prepare)(troupe_source *source, int parts, const uint8_t *needed);
     void (*destroy)(troupe_source *source);
@@ -111,7 +112,12 @@ troupe_status troupe_source_prepare(troupe_source *source, int parts, const uint
 void troupe_source_info(const troupe_source *source, int64_t sample,
                         struct troupe_sample_info *out);
 troupe_status troupe_source_load_text(troupe_source *source, int64_t sample, int32_t *tokens_out);
+troupe_status troupe_source_load_image(troupe_source *source, int64_t sample, int picture,
+                                       uint8_t *pixels_out);
+/* All of the sample, one after the other without gaps. */
 troupe_status troupe_source_load_images(troupe_source *source, int64_t sample, uint8_t *pixels_out);
+/* Bytes of the pixels of so many patches. */
+size_t troupe_source_pixel_bytes(const troupe_source *source, int64_t patches);
 /* Accepts NULL. */
 void troupe_source_destroy(troupe_source *source);
 

@@ -116,17 +116,14 @@ static void paint(const struct synthetic *s, int64_t sample, int image, int heig
     }
 }
 
-static troupe_status synthetic_load_images(troupe_source *source, int64_t sample,
-                                           uint8_t *pixels_out) {
+static troupe_status synthetic_load_image(troupe_source *source, int64_t sample, int picture,
+                                          uint8_t *pixels_out) {
     const struct synthetic *s = (const struct synthetic *)source;
     int patch = source->shape.patch;
     struct troupe_sample_info info;
     synthetic_info(source, sample, &info);
-    for (int i = 0; i < info.images; i++) {
-        int height = info.grids[i].rows * patch, width = info.grids[i].columns * patch;
-        paint(s, sample, i, height, width, pixels_out);
-        pixels_out += (size_t)height * (size_t)width * 3;
-    }
+    paint(s, sample, picture, info.grids[picture].rows * patch, info.grids[picture].columns * patch,
+          pixels_out);
     return TROUPE_OK;
 }
 
@@ -137,7 +134,7 @@ static void synthetic_destroy(troupe_source *source) {
 static const struct troupe_source_table synthetic_table = {
     .info = synthetic_info,
     .load_text = synthetic_load_text,
-    .load_images = synthetic_load_images,
+    .load_image = synthetic_load_image,
     .prepare = NULL,
     .destroy = synthetic_destroy,
 };

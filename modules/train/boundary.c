@@ -9,15 +9,23 @@
 /* The one rule there is: sums over target tokens divided by the step's global token count. */
 enum { NORMALISATION_TOKENS = 1 };
 
+/* Parts of a side's rows. */
+static int parts_of(const struct troupe_boundary_side *side) {
+    int rounds = side->split == NULL ? 1 : troupe_image_split_rounds(side->split);
+    return rounds * side->module->dp;
+}
+
 /* Rows split over DP, copies on every TP rank. */
 static troupe_status layout_of(const struct troupe_boundary_side *side, int64_t columns,
                                struct troupe_layout *out) {
-    return troupe_layout_init(&(struct troupe_layout_options){.mesh = &side->module->mesh,
-                                                              .stage = side->stage,
-                                                              .shape = {0, columns},
-                                                              .ragged = true,
-                                                              .split = {TROUPE_AXES(TROUPE_DP)}},
-                              out);
+    return troupe_layout_init(
+        &(struct troupe_layout_options){.mesh = &side->module->mesh,
+                                        .stage = side->stage,
+                                        .shape = {0, columns},
+                                        .ragged = true,
+                                        .rounds = parts_of(side) / side->module->dp,
+                                        .split = {TROUPE_AXES(TROUPE_DP)}},
+        out);
 }
 
 static troupe_status compile_routes(struct troupe_boundary *boundary) {
@@ -43,8 +51,8 @@ static troupe_status compile_routes(struct troupe_boundary *boundary) {
 static troupe_status build(struct troupe_boundary *boundary) {
     const struct troupe_boundary_options *o = &boundary->options;
     int m = boundary->microbatches;
-    TROUPE_TRY(TROUPE_NEW(&boundary->source_offsets, m * (o->source.module->dp + 1)));
-    TROUPE_TRY(TROUPE_NEW(&boundary->destination_offsets, m * (o->destination.module->dp + 1)));
+    TROUPE_TRY(TROUPE_NEW(&boundary->source_offsets, m * (parts_of(&o->source) + 1)));
+    TROUPE_TRY(TROUPE_NEW(&boundary->destination_offsets, m * (parts_of(&o->destination) + 1)));
     TROUPE_TRY(TROUPE_NEW(&boundary->sample_sets, m));
     return compile_routes(boundary);
 }
@@ -79,9 +87,8 @@ static void plan_message(void *arg, int64_t step, int microbatch, int shard,
     (void)shard;
     const struct troupe_boundary_direction *direction = arg;
     const struct troupe_boundary *b = direction->boundary;
-    const int64_t *source = b->source_offsets + microbatch * (b->options.source.module->dp + 1);
-    const int64_t *destination =
-        b->destination_offsets + microbatch * (b->options.destination.module->dp + 1);
+    const int64_t *source = troupe_boundary_source_offsets(b, microbatch);
+    const int64_t *destination = troupe_boundary_destination_offsets(b, microbatch);
     out->source_offsets = direction->backward ? destination : source;
     out->destination_offsets = direction->backward ? source : destination;
     out->sample_set = b->sample_sets[microbatch];
@@ -90,7 +97,9 @@ static void plan_message(void *arg, int64_t step, int microbatch, int shard,
 
 static int64_t rows_max(const struct troupe_boundary_options *o,
                         const struct troupe_boundary_side *side) {
-    struct troupe_batch_bounds bounds = troupe_sample_plan_bounds(o->samples, side->module->dp);
+    struct troupe_batch_bounds bounds =
+        side->split != NULL ? troupe_image_split_bounds(side->split)
+                            : troupe_sample_plan_bounds(o->samples, side->module->dp);
     return o->fused ? bounds.rows : bounds.image_tokens;
 }
 
@@ -123,15 +132,36 @@ troupe_status troupe_boundary_connect(struct troupe_boundary *boundary, troupe_r
     return TROUPE_OK;
 }
 
+const int64_t *troupe_boundary_source_offsets(const struct troupe_boundary *boundary,
+                                              int microbatch) {
+    return boundary->source_offsets + microbatch * (parts_of(&boundary->options.source) + 1);
+}
+
+const int64_t *troupe_boundary_destination_offsets(const struct troupe_boundary *boundary,
+                                                   int microbatch) {
+    return boundary->destination_offsets +
+           microbatch * (parts_of(&boundary->options.destination) + 1);
+}
+
+static void fill_offsets(const struct troupe_boundary_options *o,
+                         const struct troupe_boundary_side *side, int microbatch,
+                         int64_t *offsets_out) {
+    if (side->split != NULL) {
+        troupe_image_split_offsets(side->split, microbatch, offsets_out);
+    } else if (o->fused) {
+        troupe_sample_plan_row_offsets(o->samples, microbatch, side->module->dp, offsets_out);
+    } else {
+        troupe_sample_plan_image_offsets(o->samples, microbatch, side->module->dp, offsets_out);
+    }
+}
+
 void troupe_boundary_begin_step(struct troupe_boundary *boundary) {
     const struct troupe_boundary_options *o = &boundary->options;
-    int source_dp = o->source.module->dp, destination_dp = o->destination.module->dp;
-    void (*offsets)(const troupe_sample_plan *, int, int, int64_t *) =
-        o->fused ? troupe_sample_plan_row_offsets : troupe_sample_plan_image_offsets;
+    int source_parts = parts_of(&o->source), destination_parts = parts_of(&o->destination);
     for (int k = 0; k < boundary->microbatches; k++) {
-        offsets(o->samples, k, source_dp, boundary->source_offsets + k * (source_dp + 1));
-        offsets(o->samples, k, destination_dp,
-                boundary->destination_offsets + k * (destination_dp + 1));
+        fill_offsets(o, &o->source, k, boundary->source_offsets + k * (source_parts + 1));
+        fill_offsets(o, &o->destination, k,
+                     boundary->destination_offsets + k * (destination_parts + 1));
         boundary->sample_sets[k] = troupe_sample_plan_hash(o->samples, k);
     }
     boundary->normalisation = troupe_normalisation_tag(

@@ -11,6 +11,7 @@
 #define TROUPE_MODULES_TRAIN_BOUNDARY_H
 
 #include "actors/edge.h"
+#include "modules/data/image_split.h"
 #include "modules/data/sample_plan.h"
 #include "modules/train/plan.h"
 
@@ -26,6 +27,7 @@ struct troupe_boundary_side {
     const int *gangs; /* by DP shard */
     const char *rows_port;
     const char *gradients_port;
+    const troupe_image_split *split; /* of its rows; NULL: contiguous intervals of samples */
 };
 
 struct troupe_boundary_options {
@@ -50,8 +52,8 @@ struct troupe_boundary {
     struct troupe_boundary_options options;
     struct troupe_boundary_direction directions[2]; /* forward, backward */
     int microbatches;
-    int64_t *source_offsets;      /* (microbatches, source dp + 1) */
-    int64_t *destination_offsets; /* (microbatches, destination dp + 1) */
+    int64_t *source_offsets;      /* (microbatches, source parts + 1), see .._offsets below */
+    int64_t *destination_offsets; /* (microbatches, destination parts + 1) */
     uint64_t *sample_sets;        /* (microbatches) */
     uint64_t normalisation;
 };
@@ -61,8 +63,13 @@ troupe_status troupe_boundary_init(const struct troupe_boundary_options *options
 void troupe_boundary_fini(struct troupe_boundary *boundary);
 /* Connects both directions. */
 troupe_status troupe_boundary_connect(struct troupe_boundary *boundary, troupe_runtime *runtime);
-/* Works out the offsets of the sample plan's current step. */
+/* Works out the offsets of the sample plan's current step; the splits have begun it. */
 void troupe_boundary_begin_step(struct troupe_boundary *boundary);
+/* The current step's row offsets of a microbatch, for troupe_route_bind of the forward route. */
+const int64_t *troupe_boundary_source_offsets(const struct troupe_boundary *boundary,
+                                              int microbatch);
+const int64_t *troupe_boundary_destination_offsets(const struct troupe_boundary *boundary,
+                                                   int microbatch);
 
 #ifdef __cplusplus
 }

@@ -77,6 +77,8 @@ static const struct key keys[] = {
     KEY("data.skip_undecodable", BOOL, data.skip_undecodable, "false",
         "leave out samples whose picture does not decode"),
     KEY("data.truncate", BOOL, data.truncate, "false", "cut captions that exceed the sequence"),
+    KEY("data.assign", TEXT, data.assign, "contiguous",
+        "images to the shards of an encoder: contiguous, with their samples, or balanced"),
     KEY("data.synthetic.samples", INT, data.synthetic.samples, "0",
         "seeded samples instead of shards; 0: none"),
     KEY("data.synthetic.images_min", INT, data.synthetic.images_min, "1", "pictures per sample"),
@@ -455,6 +457,14 @@ static troupe_status check_serialize(const char *value) {
                        value);
 }
 
+static troupe_status check_assign(const char *value) {
+    if (strcmp(value, "contiguous") == 0 || strcmp(value, "balanced") == 0) {
+        return TROUPE_OK;
+    }
+    return troupe_fail(TROUPE_ERROR_INVALID, "data.assign is %s; it must be contiguous or balanced",
+                       value);
+}
+
 static troupe_status check_train(const struct troupe_config *config) {
     TROUPE_TRY(at_least("train.steps", config->train.steps, 0));
     TROUPE_TRY(at_least("train.microbatches", config->train.microbatches, 1));
@@ -501,6 +511,7 @@ troupe_status troupe_config_resolve(struct troupe_config *config) {
     TROUPE_TRY(check_axes(config));
     TROUPE_TRY(at_least("model.llm.vocabulary", config->model.llm.vocabulary, TROUPE_TOKEN_COUNT));
     TROUPE_TRY(at_least("data.max_images", config->data.max_images, 0));
+    TROUPE_TRY(check_assign(config->data.assign));
     TROUPE_TRY(at_least("schedule.look_ahead", config->schedule.look_ahead, 1));
     TROUPE_TRY(at_least("schedule.credits", config->schedule.credits, 1));
     TROUPE_TRY(at_least("schedule.slots", config->schedule.slots, 0));

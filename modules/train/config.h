@@ -61,6 +61,7 @@ struct troupe_config {
         int max_images;
         bool skip_undecodable;
         bool truncate;
+        char assign[TROUPE_CONFIG_TEXT_BYTES]; /* images to encoder shards: contiguous, balanced */
         struct troupe_config_synthetic synthetic;
     } data;
     struct {

@@ -77,6 +77,10 @@ static troupe_status shape_of(const struct troupe_fleet *fleet, const struct tro
 /* Rows of the microbatch that a DP shard of the module has. */
 static int64_t rows_of(const struct troupe_fleet *fleet, const struct troupe_gang *gang,
                        int microbatch) {
+    const troupe_image_split *split = fleet->splits.of[gang->module];
+    if (split != NULL) {
+        return troupe_image_split_rows(split, microbatch, gang->dp);
+    }
     const troupe_sample_plan *plan = fleet->options.samples;
     struct troupe_interval part =
         troupe_sample_plan_interval(plan, microbatch, gang->dp, module_of(fleet, gang)->dp);
@@ -87,14 +91,42 @@ static int64_t rows_of(const struct troupe_fleet *fleet, const struct troupe_gan
 
 /* ---- the roofline ---- */
 
+static double flops_of_task(const troupe_fleet_costs *costs, const struct troupe_gang *gang,
+                            const struct troupe_module_task *task) {
+    const struct troupe_fleet *fleet = costs->options.fleet;
+    const struct troupe_module_plan *module = module_of(fleet, gang);
+    struct troupe_shard shard = troupe_plan_shard(module, gang->stage, 0);
+    return module->module_class->flops(&fleet->options.config->model, &shard, task);
+}
+
+/* Of the images that a split gives the shard. */
+static double flops_of_split(troupe_fleet_costs *costs, const struct troupe_gang *gang,
+                             const troupe_image_split *split, int microbatch) {
+    const struct troupe_split_image *images = NULL;
+    int count = troupe_image_split_images(split, microbatch, &images), own = 0;
+    costs->lengths[0] = 0;
+    for (int i = 0; i < count; i++) {
+        if (images[i].owner == gang->dp) {
+            costs->lengths[own + 1] = costs->lengths[own] + images[i].tokens;
+            own++;
+        }
+    }
+    struct troupe_vision_batch vision = {
+        .images = own, .patches = costs->lengths[own], .cu_len = costs->lengths};
+    return flops_of_task(costs, gang, &(struct troupe_module_task){.vision = &vision});
+}
+
 /* What the module's formula reads of a batch, without loading it: pictures of one sample count as
  * equally large. */
 static double flops_of(troupe_fleet_costs *costs, const struct troupe_gang *gang, int microbatch) {
     const struct troupe_fleet *fleet = costs->options.fleet;
     const troupe_sample_plan *plan = fleet->options.samples;
-    const struct troupe_module_plan *module = module_of(fleet, gang);
+    const troupe_image_split *split = fleet->splits.of[gang->module];
+    if (split != NULL) {
+        return flops_of_split(costs, gang, split, microbatch);
+    }
     struct troupe_interval part =
-        troupe_sample_plan_interval(plan, microbatch, gang->dp, module->dp);
+        troupe_sample_plan_interval(plan, microbatch, gang->dp, module_of(fleet, gang)->dp);
     const int64_t *rows = troupe_sample_plan_rows(plan);
     const int64_t *tokens = troupe_sample_plan_image_tokens(plan);
     const int64_t *images = troupe_sample_plan_images(plan);
@@ -118,9 +150,8 @@ static double flops_of(troupe_fleet_costs *costs, const struct troupe_gang *gang
     struct troupe_vision_batch vision = {.images = images[part.end] - images[part.begin],
                                          .patches = tokens[part.end] - tokens[part.begin],
                                          .cu_len = costs->lengths};
-    struct troupe_module_task task = {.vision = &vision, .language = &language};
-    struct troupe_shard shard = troupe_plan_shard(module, gang->stage, 0);
-    return module->module_class->flops(&fleet->options.config->model, &shard, &task);
+    return flops_of_task(costs, gang,
+                         &(struct troupe_module_task){.vision = &vision, .language = &language});
 }
 
 /* The all-reduces of TP in one direction. */

@@ -40,6 +40,7 @@ static troupe_status create_part(struct troupe_fleet *fleet, int module) {
         .generation = o->generation,
         .alone = o->alone,
         .samples = o->samples,
+        .split = fleet->splits.of[module],
         .source = o->source,
         .device = o->device,
         .lane = fleet->lane,
@@ -96,6 +97,7 @@ static struct troupe_boundary_side side_of(const struct troupe_fleet *fleet, int
         .gangs = fleet->gangs[index] + stage * module->dp,
         .rows_port = source ? TROUPE_PART_ROWS_OUT : TROUPE_PART_ROWS_IN,
         .gradients_port = source ? TROUPE_PART_GRADIENTS_IN : TROUPE_PART_GRADIENTS_OUT,
+        .split = fleet->splits.of[index],
     };
 }
 
@@ -212,6 +214,8 @@ static troupe_status create_parts(struct troupe_fleet *fleet) {
 }
 
 static troupe_status build(struct troupe_fleet *fleet) {
+    TROUPE_TRY(troupe_splits_init(fleet->options.config, fleet->plan, fleet->options.samples,
+                                  &fleet->splits));
     if (!fleet->options.outline) {
         TROUPE_TRY(create_parts(fleet));
     }
@@ -256,6 +260,7 @@ void troupe_fleet_destroy(struct troupe_fleet *fleet) {
         troupe_part_destroy(fleet->parts[i]);
         troupe_free(fleet->gangs[i]);
     }
+    troupe_splits_fini(&fleet->splits);
     troupe_timeline_destroy(fleet->timeline);
     troupe_stream_destroy(fleet->lane);
     troupe_stream_destroy(fleet->stream);
@@ -265,6 +270,22 @@ void troupe_fleet_destroy(struct troupe_fleet *fleet) {
 
 /* ---- before the first step ---- */
 
+/* Marks the samples of which a part has something in the steps [first, last). */
+static void find_samples(struct troupe_fleet *fleet, const struct troupe_part *part, int64_t first,
+                         int64_t last, uint8_t *needed) {
+    const struct troupe_stage_options *o = &part->stage->options;
+    if (o->split == NULL) {
+        troupe_sample_plan_needed(fleet->options.samples, first, last, o->dp_index, o->dp_count,
+                                  needed);
+        return;
+    }
+    for (int64_t step = first; step < last; step++) {
+        troupe_sample_plan_set_step(fleet->options.samples, step);
+        troupe_splits_begin_step(&fleet->splits);
+        troupe_image_split_needed(o->split, o->dp_index, needed);
+    }
+}
+
 static troupe_status prepare_samples(struct troupe_fleet *fleet, int64_t first, int64_t last,
                                      uint8_t *needed) {
     troupe_source *source = fleet->options.source;
@@ -272,9 +293,7 @@ static troupe_status prepare_samples(struct troupe_fleet *fleet, int64_t first, 
         const struct troupe_part *part = fleet->parts[i];
         if (part != NULL) {
             memset(needed, 0, (size_t)source->samples);
-            troupe_sample_plan_needed(fleet->options.samples, first, last,
-                                      part->stage->options.dp_index, part->stage->options.dp_count,
-                                      needed);
+            find_samples(fleet, part, first, last, needed);
             TROUPE_TRY(troupe_source_prepare(
                 source, i == TROUPE_LLM ? TROUPE_SAMPLE_TEXT : TROUPE_SAMPLE_IMAGES, needed));
         }
@@ -335,11 +354,16 @@ static troupe_status wait_for_parts(struct troupe_fleet *fleet) {
     return TROUPE_OK;
 }
 
-troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step) {
+void troupe_fleet_begin_samples(struct troupe_fleet *fleet, int64_t step) {
     troupe_sample_plan_set_step(fleet->options.samples, step);
+    troupe_splits_begin_step(&fleet->splits);
     for (int i = 0; i < fleet->boundary_count; i++) {
         troupe_boundary_begin_step(&fleet->boundaries[i]);
     }
+}
+
+troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step) {
+    troupe_fleet_begin_samples(fleet, step);
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         if (fleet->parts[i] != NULL) {
             TROUPE_TRY(troupe_stage_begin_step(fleet->parts[i]->stage));

@@ -25,6 +25,7 @@
 #include "modules/optim/optimizer.h"
 #include "modules/train/boundary.h"
 #include "modules/train/part.h"
+#include "modules/train/splits.h"
 #include "modules/train/state_move.h"
 #include "modules/train/timeline.h"
 
@@ -48,6 +49,7 @@ struct troupe_fleet {
     struct troupe_fleet_options options;
     int rank;
     struct troupe_plan *plan;
+    struct troupe_splits splits; /* of images; nothing where data.assign is contiguous */
     struct troupe_part *parts[TROUPE_CONFIG_MODULES]; /* NULL: the module is not on this rank */
     int *gangs[TROUPE_CONFIG_MODULES];                /* by stage * dp + shard */
     struct troupe_boundary *boundaries;
@@ -73,6 +75,8 @@ troupe_status troupe_fleet_start(struct troupe_fleet *fleet);
 /* Ends the actors; the parts stay. Collective, unless the job has failed. */
 void troupe_fleet_stop(struct troupe_fleet *fleet);
 
+/* The samples of a step: what every rank has of each microbatch. troupe_fleet_step does it, too. */
+void troupe_fleet_begin_samples(struct troupe_fleet *fleet, int64_t step);
 /* All tasks of a step but the update, done on the device, too: here the host waits for it. */
 troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step);
 troupe_status troupe_fleet_update(struct troupe_fleet *fleet,

@@ -47,6 +47,7 @@ static troupe_status make_stage(struct troupe_part *part, const struct troupe_pa
                                        .dp_count = module->dp,
                                        .slots = o->slots,
                                        .plan = o->samples,
+                                       .split = o->split,
                                        .source = o->source,
                                        .stream = part->stream,
                                        .tp = part->tp},

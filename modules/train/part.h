@@ -43,6 +43,7 @@ struct troupe_part_options {
     int generation; /* 0 or 1: parts of the job that are alive at the same time differ in it */
     bool alone;     /* its groups are made without their other members */
     const troupe_sample_plan *samples;
+    const troupe_image_split *split; /* of an encoder's images; NULL: those of its samples */
     troupe_source *source;
     troupe_device *device;
     troupe_stream *lane; /* in which gradients are summed on a device; NULL: the host */

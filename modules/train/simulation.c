@@ -103,10 +103,7 @@ troupe_status troupe_simulation_create(const struct troupe_simulation_options *o
 
 troupe_status troupe_simulation_step(troupe_simulation *s, int64_t step,
                                      struct troupe_simulation_result *out) {
-    troupe_sample_plan_set_step(s->samples, step);
-    for (int i = 0; i < s->fleet->boundary_count; i++) {
-        troupe_boundary_begin_step(&s->fleet->boundaries[i]);
-    }
+    troupe_fleet_begin_samples(s->fleet, step);
     TROUPE_TRY(troupe_forecast_step(s->forecast, step));
     TROUPE_TRY(troupe_fleet_costs_step(s->costs));
     TROUPE_TRY(troupe_sim_run(s->sim, &out->sim));

@@ -9,9 +9,14 @@ static int parts_of(const struct troupe_stage_options *options) {
     return options->module == TROUPE_LLM ? TROUPE_SAMPLE_TEXT : TROUPE_SAMPLE_IMAGES;
 }
 
+static struct troupe_batch_bounds bounds_of(const struct troupe_stage_options *options) {
+    return options->split != NULL ? troupe_image_split_bounds(options->split)
+                                  : troupe_sample_plan_bounds(options->plan, options->dp_count);
+}
+
 static troupe_status create_module(struct troupe_stage *stage) {
     const struct troupe_stage_options *o = &stage->options;
-    struct troupe_batch_bounds bounds = troupe_sample_plan_bounds(o->plan, o->dp_count);
+    struct troupe_batch_bounds bounds = bounds_of(o);
     struct troupe_module_options options = {
         .config = o->config,
         .shard = o->shard,
@@ -30,7 +35,7 @@ static troupe_status create_module(struct troupe_stage *stage) {
 
 static troupe_status create_batches(struct troupe_stage *stage) {
     const struct troupe_stage_options *o = &stage->options;
-    struct troupe_batch_bounds bounds = troupe_sample_plan_bounds(o->plan, o->dp_count);
+    struct troupe_batch_bounds bounds = bounds_of(o);
     stage->microbatch_count = troupe_sample_plan_microbatches(o->plan);
     troupe_device *device = troupe_stream_device(o->stream);
     size_t numbers = (size_t)stage->microbatch_count;
@@ -79,14 +84,22 @@ void troupe_stage_destroy(struct troupe_stage *stage) {
     troupe_free(stage);
 }
 
+static troupe_status fill(struct troupe_stage *stage, int microbatch) {
+    const struct troupe_stage_options *o = &stage->options;
+    troupe_microbatch *batch = stage->batches[microbatch];
+    return o->split != NULL
+               ? troupe_microbatch_fill_split(batch, o->split, o->source, microbatch, o->dp_index)
+               : troupe_microbatch_fill(batch, o->plan, o->source, microbatch, o->dp_index,
+                                        o->dp_count);
+}
+
 troupe_status troupe_stage_begin_step(struct troupe_stage *stage) {
     const struct troupe_stage_options *o = &stage->options;
     stage->flops = 0;
     for (int i = 0; i < stage->microbatch_count; i++) {
         stage->loss_sums[i] = 0;
         stage->nonfinite_rows[i] = -1;
-        TROUPE_TRY(troupe_microbatch_fill(stage->batches[i], o->plan, o->source, i, o->dp_index,
-                                          o->dp_count));
+        TROUPE_TRY(fill(stage, i));
     }
     return troupe_gradients_zero(o->stream, stage->parameters, stage->parameter_count);
 }

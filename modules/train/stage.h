@@ -27,6 +27,7 @@ struct troupe_stage_options {
     int dp_count;
     int slots;
     const troupe_sample_plan *plan;
+    const troupe_image_split *split; /* of an encoder's images; NULL: those of its samples */
     troupe_source *source;
     troupe_stream *stream;
     troupe_group *tp; /* NULL: alone */

@@ -127,6 +127,35 @@ static const struct layout_case cases[] = {
      "model.vision.heads=8 model.llm.heads=8 model.llm.kv_heads=8 placement.vision.ranks=0-2 "
      "placement.vision.dp=3 placement.llm.ranks=0-7 placement.llm.tp=8",
      4},
+    {"balanced_dp4_llm_tp2_dp2", 4,
+     "data.assign=balanced placement.vision.ranks=0-3 placement.vision.dp=4 "
+     "placement.llm.ranks=0-3 placement.llm.tp=2 placement.llm.dp=2",
+     0},
+    {"balanced_pp2_dp2_colocated", 4,
+     "data.assign=balanced placement.vision.ranks=0-3 placement.vision.dp=4 "
+     "placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.dp=2",
+     0},
+    {"balanced_encoder_tp2_dp2_llm_dp4", 4,
+     "data.assign=balanced placement.vision.ranks=0-3 placement.vision.tp=2 placement.vision.dp=2 "
+     "placement.llm.ranks=0-3 placement.llm.dp=4",
+     0},
+    {"balanced_disjoint_dp3_tp2", 5,
+     "data.assign=balanced placement.vision.ranks=0-2 placement.vision.dp=3 "
+     "placement.llm.ranks=3-4 placement.llm.tp=2",
+     0},
+    {"balanced_projector_on_llm_ranks", 5,
+     "data.assign=balanced placement.vision.ranks=0-2 placement.vision.dp=3 "
+     "placement.projector.ranks=3-4 placement.projector.dp=2 placement.llm.ranks=3-4 "
+     "placement.llm.dp=2",
+     0},
+    {"balanced_mostly_text_only", 4,
+     "data.assign=balanced data.synthetic.text_only=0.8 placement.vision.ranks=0-3 "
+     "placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.dp=4",
+     0},
+    {"balanced_relays_on_hosts_dp5_tp2_dp2", 8,
+     "data.assign=balanced placement.vision.ranks=0-4 placement.vision.dp=5 "
+     "placement.llm.ranks=4-7 placement.llm.tp=2 placement.llm.dp=2",
+     3},
     {"policy_homogeneous", 3, "placement.policy=homogeneous", 0},
     {"policy_colocated", 4, "placement.policy=colocated", 0},
     {"policy_disjoint", 4, "placement.policy=disjoint", 0},
@@ -393,13 +422,14 @@ static void compare(const struct run *run, const struct run *ref) {
     }
 }
 
-/* The model and data keys of a case hold for its reference too; its placement does not. */
+/* The model and data keys of a case hold for its reference too; who has what does not. */
 static void reference_settings(const char *settings, char *out, size_t bytes) {
     char copy[1024], *rest = NULL;
     snprintf(copy, sizeof copy, "%s", settings);
     snprintf(out, bytes, "placement.policy=homogeneous");
     for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
-        if (strncmp(word, "model.", 6) == 0 || strncmp(word, "data.", 5) == 0) {
+        bool assigns = strncmp(word, "data.assign=", 12) == 0;
+        if (strncmp(word, "model.", 6) == 0 || (strncmp(word, "data.", 5) == 0 && !assigns)) {
             strncat(out, " ", bytes - strlen(out) - 1);
             strncat(out, word, bytes - strlen(out) - 1);
         }

@@ -2,8 +2,9 @@
 /* Switching the placement while training runs. Between every two of these placements, in both
  * directions: the losses are those of one undisturbed rank, weights and moments are bit for bit
  * what they were, and the bytes moved are exactly those that the ranks lacked. The same for a job
- * that is saved in one placement and resumes in another. Run with the number of a placement, or
- * without for all; and with `sim` on simulated devices, the undisturbed rank on the CPU. */
+ * that is saved in one placement and resumes in another. Every other job deals its images out
+ * (data.assign balanced). Run with the number of a placement, or without for all; and with `sim` on
+ * simulated devices, the undisturbed rank on the CPU. */
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -97,6 +98,7 @@ struct walk {
     int count;
     int first_step;     /* that it runs, counted from 0 */
     const char *resume; /* checkpoint, or NULL */
+    bool balanced;      /* data.assign */
     bool saves;         /* at the end; and at the beginning, to compare with what it resumed */
     char run_dir[64];
     double loss[STEPS], norm[STEPS];
@@ -109,14 +111,15 @@ static void set_placement(struct troupe_config *config, int placement) {
     EXPECT_OK(troupe_config_resolve(config));
 }
 
-static void base_config(struct troupe_config *config, const char *run_dir) {
+static void base_config(struct troupe_config *config, const struct walk *walk) {
     char settings[128];
     troupe_config_init(config);
     loopback_job_set(config, loopback_job_model);
     loopback_job_set(config, data_settings);
     snprintf(settings, sizeof settings, "train.steps=%d train.run_dir=%s train.device=%s",
-             (int)STEPS, run_dir, device);
+             (int)STEPS, walk->run_dir, device);
     loopback_job_set(config, settings);
+    loopback_job_set(config, walk->balanced ? "data.assign=balanced" : "data.assign=contiguous");
 }
 
 static void read_state(const char *run_dir, int64_t step, uint8_t *data[3], size_t bytes[3]) {
@@ -168,7 +171,7 @@ static void switch_and_check(struct walk *walk, int rank, troupe_train *train, i
     struct troupe_switch_report report;
     uint8_t *saved[3] = {NULL};
     size_t saved_bytes[3];
-    base_config(next, walk->run_dir);
+    base_config(next, walk);
     set_placement(next, placement);
     save_and_compare(walk, rank, train, saved, saved_bytes, false);
     troupe_train_visit(train, note_box, have);
@@ -229,7 +232,7 @@ static void take_walk(struct walk *walk, int ranks, uint64_t seed) {
     EXPECT(mkdtemp(walk->run_dir) != NULL, "%s", walk->run_dir);
     pthread_barrier_init(&walk->barrier, NULL, RANKS);
     for (int r = 0; r < ranks; r++) {
-        base_config(&job.configs[r], walk->run_dir);
+        base_config(&job.configs[r], walk);
         set_placement(&job.configs[r], walk->visits[0]);
     }
     loopback_job_run(&job);
@@ -274,6 +277,7 @@ static void go_there_and_back(int hub, uint64_t seed) {
     }
     walk->visits = visits;
     walk->count = count;
+    walk->balanced = hub % 2 == 0;
     take_walk(walk, RANKS, seed);
     remove_folder(walk->run_dir);
     expect_undisturbed(walk);
@@ -306,8 +310,11 @@ static void resume_everywhere(int saved, uint64_t seed) {
     snprintf(checkpoint, sizeof checkpoint, "%s/step-%d", first->run_dir, (int)BEFORE);
     for (int p = 0; p < PLACEMENTS; p++) {
         const int after[AFTER] = {p, p, p, p};
-        *second = (struct walk){
-            .visits = after, .count = AFTER, .first_step = BEFORE, .resume = checkpoint};
+        *second = (struct walk){.visits = after,
+                                .count = AFTER,
+                                .first_step = BEFORE,
+                                .resume = checkpoint,
+                                .balanced = (saved + p) % 2 == 0};
         take_walk(second, RANKS, seed);
         expect_same_state(first->run_dir, second->run_dir, BEFORE);
         expect_undisturbed(second);

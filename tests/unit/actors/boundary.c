@@ -2,10 +2,11 @@
 /* Boundaries between modules of different layouts: an encoder sends ragged rows to a language model
  * through a real route, and gets gradients back through the reverse one. Every element is an exact
  * integer of (step, microbatch, row, column) that its reader checks; some parts and some
- * microbatches have no rows. The encoder's shards sum over the reduction lane, across islands. All
- * of it also on the simulated device, where methods only enqueue, and what they enqueue runs late:
- * an event that is not waited for is a wrong element; with messages that go through host memory,
- * and that devices write into each other's. */
+ * microbatches have no rows. Layouts are split over dp, over cp (contiguous or zig-zag) and, in
+ * sequence parallelism, over tp, or dealt in rounds; ports then hold several pieces. The encoder's
+ * shards sum over the reduction lane, across islands. All of it also on the simulated device, where
+ * methods only enqueue, and what they enqueue runs late: an event that is not waited for is a wrong
+ * element; with messages that go through host memory, and that devices write into each other's. */
 #include "actors/job.h"
 #include "actors/runtime.h"
 #include "comm/group_stream.h"
@@ -15,15 +16,28 @@
 #include "runtime/random.h"
 #include "tests/test.h"
 
-enum { SIDE_RANKS_MAX = 8, DP_MAX = 4, MICROBATCHES = 5, COLUMNS = 6, ROWS_MAX = 24, STEPS = 8 };
+enum {
+    SIDE_RANKS_MAX = 8,
+    DP_MAX = 4,
+    PARTS_MAX = 48,
+    MICROBATCHES = 5,
+    COLUMNS = 6,
+    ROWS_MAX = 24,
+    STEPS = 8
+};
 enum { ENCODER, MODEL, SIDES };
 enum { IN, OUT };
 enum { FORWARD, BACKWARD, REDUCE, UPDATE };
 
 struct side_shape {
     int tp, dp;
-    int where[SIDE_RANKS_MAX]; /* tp fastest */
+    int where[SIDE_RANKS_MAX]; /* tp fastest, then cp */
     bool cut;                  /* columns split over tp; else copies */
+    int cp;                    /* 0: 1 */
+    bool zigzag;               /* over cp */
+    bool sequence;             /* rows split over tp, too */
+    int sequences;             /* of a dp shard; 0: 1 */
+    int rounds;                /* in which rows are dealt to dp; 0: 1 */
 };
 
 struct shape {
@@ -42,7 +56,7 @@ struct rank_state;
 
 struct member {
     struct rank_state *rank;
-    int side, dp, tp;
+    int side, where, dp, tp;
     troupe_group *gang_group;
     troupe_group *side_group;
     int64_t *gradients; /* one number, where the member computes */
@@ -56,7 +70,7 @@ struct rank_state {
     struct troupe_mesh mesh[SIDES];
     struct troupe_layout layout[SIDES];
     troupe_route *route[SIDES]; /* from that side to the other */
-    int64_t offsets[MICROBATCHES][SIDES][DP_MAX + 1];
+    int64_t offsets[MICROBATCHES][SIDES][PARTS_MAX + 1];
     struct member members[SIDES];
     troupe_device *device; /* NULL: the host */
 };
@@ -65,23 +79,50 @@ static int32_t value_of(int64_t step, int microbatch, int64_t row, int64_t colum
     return (int32_t)(step * 7919 + microbatch * 613 + row * 31 + column + from_side * 1000000);
 }
 
-/* Random cuts of a random number of rows; every third microbatch of a step may have none. */
+/* Random cuts of the rows. */
+static void cut_rows(const struct shape *shape, int side, int parts, uint64_t counter,
+                     int64_t *offsets) {
+    for (int i = 1; i < parts; i++) {
+        int64_t left = offsets[parts] - offsets[i - 1];
+        offsets[i] = offsets[i - 1] + (int64_t)troupe_random_below(
+                                          shape->seed, 3 + (uint64_t)(shape->hands_over ? 0 : side),
+                                          counter + (uint64_t)i, (uint64_t)left + 1);
+    }
+}
+
+/* Items of one or a few rows, each to the next part of a random rank. */
+static void deal_rows(const struct shape *shape, int side, int parts, uint64_t counter,
+                      int64_t *offsets) {
+    int dp = shape->side[side].dp, rounds = parts / dp, part = 0;
+    int64_t rows = offsets[parts], each = (rows + rounds - 1) / rounds, row = 0;
+    while (row < rows) {
+        int owner = (int)troupe_random_below(shape->seed, 5, counter + (uint64_t)row, (uint64_t)dp);
+        for (; part % dp != owner; part++) {
+            offsets[part + 1] = row;
+        }
+        row = row + each < rows ? row + each : rows;
+    }
+    for (; part < parts; part++) {
+        offsets[part + 1] = row;
+    }
+}
+
+/* A random number of rows; every third microbatch of a step may have none. */
 static void fill_offsets(struct rank_state *rank, int64_t step, int microbatch) {
-    uint64_t stream = rank->shape->seed, counter = (uint64_t)(step * 100 + microbatch) * 100;
-    bool empty = troupe_random_below(stream, 1, counter, 3) == 0;
-    int64_t rows = empty ? 0 : (int64_t)troupe_random_below(stream, 2, counter, ROWS_MAX + 1);
+    const struct shape *shape = rank->shape;
+    uint64_t counter = (uint64_t)(step * 100 + microbatch) * 100;
+    bool empty = troupe_random_below(shape->seed, 1, counter, 3) == 0;
+    int64_t rows = empty ? 0 : (int64_t)troupe_random_below(shape->seed, 2, counter, ROWS_MAX + 1);
     for (int s = 0; s < SIDES; s++) {
-        int dp = rank->shape->side[s].dp;
+        int parts = rank->layout[s].part_count;
         int64_t *offsets = rank->offsets[microbatch][s];
         offsets[0] = 0;
-        for (int i = 1; i < dp; i++) {
-            int64_t left = rows - offsets[i - 1];
-            offsets[i] =
-                offsets[i - 1] + (int64_t)troupe_random_below(
-                                     stream, 3 + (uint64_t)(rank->shape->hands_over ? 0 : s),
-                                     counter + (uint64_t)i, (uint64_t)left + 1);
+        offsets[parts] = rows;
+        if (shape->side[s].rounds > 0) {
+            deal_rows(shape, s, parts, counter, offsets);
+        } else {
+            cut_rows(shape, s, parts, counter, offsets);
         }
-        offsets[dp] = rows;
     }
 }
 
@@ -109,7 +150,8 @@ static void plan_gradients(void *arg, int64_t step, int microbatch, int shard,
 /* What a method does to its tensor, wherever and whenever it runs. */
 struct work {
     struct troupe_tensor x;
-    int64_t step, row_begin, column_begin;
+    int64_t step, column_begin;
+    int8_t rows[ROWS_MAX]; /* of the logical tensor, by row of x */
     int microbatch, from_side;
     bool write;
 };
@@ -119,7 +161,7 @@ static troupe_status do_work(const void *payload) {
     for (int64_t r = 0; r < work->x.rows; r++) {
         int32_t *row = (int32_t *)work->x.data + r * work->x.stride;
         for (int64_t c = 0; c < work->x.columns; c++) {
-            int32_t value = value_of(work->step, work->microbatch, work->row_begin + r,
+            int32_t value = value_of(work->step, work->microbatch, work->rows[r],
                                      work->column_begin + c, work->from_side);
             if (work->write) {
                 row[c] = value;
@@ -139,23 +181,42 @@ static troupe_status run_work(const struct troupe_firing *firing,
                                   : troupe_sim_enqueue(firing->stream, run, payload, bytes);
 }
 
+/* The rows that the member holds, ascending; returns how many. */
+static int64_t rows_of(const struct member *member, int microbatch, int8_t *rows_out) {
+    const struct troupe_layout *layout = &member->rank->layout[member->side];
+    const int64_t *offsets = member->rank->offsets[microbatch][member->side];
+    bool mine[ROWS_MAX] = {false};
+    int64_t count = 0;
+    for (int i = 0; i < layout->piece_count; i++) {
+        int part = layout->pieces[i].part;
+        for (int64_t row = offsets[part];
+             layout->pieces[i].rank == member->where && row < offsets[part + 1]; row++) {
+            mine[row] = true;
+        }
+    }
+    for (int row = 0; row < ROWS_MAX; row++) {
+        if (mine[row]) {
+            rows_out[count++] = (int8_t)row;
+        }
+    }
+    return count;
+}
+
 /* Writes or checks each element that the member holds. */
 static troupe_status each_element(const struct member *member, const struct troupe_firing *firing,
                                   const struct troupe_tensor *x, int from_side, bool write) {
     const struct side_shape *side = &member->rank->shape->side[member->side];
-    const int64_t *offsets = member->rank->offsets[firing->microbatch][member->side];
     int64_t column_begin = side->cut ? troupe_split_begin(COLUMNS, side->tp, member->tp) : 0;
     int64_t column_end =
         side->cut ? troupe_split_begin(COLUMNS, side->tp, member->tp + 1) : COLUMNS;
-    EXPECT_EQ(x->rows, offsets[member->dp + 1] - offsets[member->dp]);
     EXPECT_EQ(x->columns, column_end - column_begin);
     struct work work = {.x = *x,
                         .step = firing->step,
-                        .row_begin = offsets[member->dp],
                         .column_begin = column_begin,
                         .microbatch = firing->microbatch,
                         .from_side = from_side,
                         .write = write};
+    EXPECT_EQ(x->rows, rows_of(member, firing->microbatch, work.rows));
     return run_work(firing, do_work, &work, sizeof work);
 }
 
@@ -184,13 +245,17 @@ static troupe_status add_to_gradients(const struct member *member,
     return run_work(firing, add_gradient, &work, sizeof work);
 }
 
+static int gang_size(const struct side_shape *side) {
+    return side->tp * (side->cp == 0 ? 1 : side->cp);
+}
+
 /* A sum over the gang inside the task: a different order of tasks on two members would mix values
  * up, or hang. */
 static troupe_status meet(struct member *member, const struct troupe_firing *firing, int64_t what) {
     int64_t own = (firing->step * 100 + firing->microbatch) * 10 + what, sum = own;
     TROUPE_TRY(
         troupe_group_all_reduce(member->gang_group, TROUPE_SUM, TROUPE_ELEMENT_INT64, &sum, 1));
-    EXPECT_EQ(sum, own * member->rank->shape->side[member->side].tp);
+    EXPECT_EQ(sum, own * gang_size(&member->rank->shape->side[member->side]));
     return TROUPE_OK;
 }
 
@@ -238,8 +303,8 @@ static troupe_status reduce(void *state, struct troupe_firing *firing) {
 static troupe_status update(void *state, struct troupe_firing *firing) {
     struct member *member = state;
     const struct side_shape *side = &member->rank->shape->side[member->side];
-    struct gradient_work work = {member->gradients,
-                                 side->tp * side->dp * MICROBATCHES * (MICROBATCHES + 1) / 2};
+    struct gradient_work work = {member->gradients, gang_size(side) * side->dp * MICROBATCHES *
+                                                        (MICROBATCHES + 1) / 2};
     EXPECT_EQ(firing->step, member->updates);
     member->updates++;
     return run_work(firing, check_gradient, &work, sizeof work);
@@ -291,7 +356,7 @@ static const struct troupe_actor_class classes[SIDES] = {
 };
 
 static int position_of(const struct side_shape *side, int rank) {
-    for (int i = 0; i < side->tp * side->dp; i++) {
+    for (int i = 0; i < gang_size(side) * side->dp; i++) {
         if (side->where[i] == rank) {
             return i;
         }
@@ -341,34 +406,44 @@ static troupe_status init_side(troupe_comm *comm, struct rank_state *rank, int s
     const struct side_shape *side = &rank->shape->side[s];
     struct troupe_layout_options layout = {.mesh = &rank->mesh[s],
                                            .shape = {0, COLUMNS},
-                                           .split = {TROUPE_AXES(TROUPE_DP)},
-                                           .ragged = true};
-    TROUPE_TRY(troupe_mesh_init(&(struct troupe_mesh_options){.ranks = side->where,
-                                                              .rank_count = side->tp * side->dp,
-                                                              .tp = side->tp,
-                                                              .dp = side->dp},
-                                &rank->mesh[s]));
+                                           .split = {TROUPE_AXES(TROUPE_DP, TROUPE_CP)},
+                                           .ragged = true,
+                                           .sequences = side->sequences,
+                                           .zigzag = side->zigzag,
+                                           .rounds = side->rounds};
+    TROUPE_TRY(
+        troupe_mesh_init(&(struct troupe_mesh_options){.ranks = side->where,
+                                                       .rank_count = gang_size(side) * side->dp,
+                                                       .tp = side->tp,
+                                                       .cp = side->cp,
+                                                       .dp = side->dp},
+                         &rank->mesh[s]));
     if (side->cut) {
         layout.split[1] = TROUPE_AXES(TROUPE_TP);
     }
+    if (side->sequence) {
+        layout.split[0] = TROUPE_AXES(TROUPE_DP, TROUPE_CP, TROUPE_TP);
+    }
     TROUPE_TRY(troupe_layout_init(&layout, &rank->layout[s]));
+    EXPECT(rank->layout[s].part_count <= PARTS_MAX, "%d parts", rank->layout[s].part_count);
     int position = position_of(side, troupe_comm_rank(comm));
     struct member *member = &rank->members[s];
     *member = (struct member){.rank = rank,
                               .side = s,
-                              .dp = position < 0 ? -1 : position / side->tp,
+                              .where = troupe_comm_rank(comm),
+                              .dp = position < 0 ? -1 : position / gang_size(side),
                               .tp = position < 0 ? -1 : position % side->tp};
     if (position < 0) {
         return TROUPE_OK;
     }
     TROUPE_TRY(init_place(rank, member));
-    struct troupe_group_options group = {.ranks = side->where + member->dp * side->tp,
-                                         .count = side->tp,
+    struct troupe_group_options group = {.ranks = side->where + member->dp * gang_size(side),
+                                         .count = gang_size(side),
                                          .id = (uint32_t)(10 * s + member->dp),
                                          .bytes_max = 8};
     TROUPE_TRY(troupe_group_create(comm, &group, &member->gang_group));
     group = (struct troupe_group_options){.ranks = side->where,
-                                          .count = side->tp * side->dp,
+                                          .count = gang_size(side) * side->dp,
                                           .id = (uint32_t)(100 + s),
                                           .bytes_max = 8};
     return troupe_group_create(comm, &group, &member->side_group);
@@ -394,19 +469,20 @@ static troupe_status spawn_side(troupe_runtime *runtime, struct rank_state *rank
     for (int d = 0; d < side->dp; d++) {
         char name[32];
         snprintf(name, sizeof name, "%s dp %d", classes[s].name, d);
-        TROUPE_TRY(troupe_spawn(runtime,
-                                &(struct troupe_spawn_options){.actor_class = &classes[s],
-                                                               .name = name,
-                                                               .ranks = side->where + d * side->tp,
-                                                               .rank_count = side->tp,
-                                                               .slots = 2,
-                                                               .lane_order = s,
-                                                               .module = s,
-                                                               .depth = s == ENCODER,
-                                                               .dp = d,
-                                                               .argument = &rank->members[s],
-                                                               .stream = rank->members[s].stream},
-                                &gangs[d]));
+        TROUPE_TRY(
+            troupe_spawn(runtime,
+                         &(struct troupe_spawn_options){.actor_class = &classes[s],
+                                                        .name = name,
+                                                        .ranks = side->where + d * gang_size(side),
+                                                        .rank_count = gang_size(side),
+                                                        .slots = 2,
+                                                        .lane_order = s,
+                                                        .module = s,
+                                                        .depth = s == ENCODER,
+                                                        .dp = d,
+                                                        .argument = &rank->members[s],
+                                                        .stream = rank->members[s].stream},
+                         &gangs[d]));
     }
     return TROUPE_OK;
 }
@@ -519,9 +595,10 @@ static void run(int ranks, struct side_shape encoder, struct side_shape model, b
                           .through_host = through_host};
     static const int64_t delays[] = {0, 20000, 20000, 40000, 40000, 40000};
     uint64_t seed = test_seed();
-    for (uint64_t i = 0; i < TROUPE_COUNT_OF(delays); i++) {
+    uint64_t stride = on_device ? 2 : 1; /* its delays are longer */
+    for (uint64_t i = 0; i < TROUPE_COUNT_OF(delays); i += stride) {
         shape.seed = seed + i;
-        shape.credits = 1 + (int)(i % 2);
+        shape.credits = 1 + (int)(i / stride % 2);
         troupe_status status = troupe_job_run(
             &(struct troupe_job_options){
                 .ranks = shape.ranks, .seed = shape.seed, .delay_ns_max = delays[i]},
@@ -535,64 +612,99 @@ static void run(int ranks, struct side_shape encoder, struct side_shape model, b
 }
 
 static void dp3_feeds_dp2_on_shared_ranks(void) {
-    run(3, (struct side_shape){1, 3, {0, 1, 2}, false}, (struct side_shape){1, 2, {0, 1}, false},
-        false);
+    run(3, (struct side_shape){.tp = 1, .dp = 3, .where = {0, 1, 2}},
+        (struct side_shape){.tp = 1, .dp = 2, .where = {0, 1}}, false);
 }
 
 static void dp3_feeds_dp2_on_other_ranks(void) {
-    run(5, (struct side_shape){1, 3, {0, 1, 2}, false}, (struct side_shape){1, 2, {3, 4}, false},
-        false);
+    run(5, (struct side_shape){.tp = 1, .dp = 3, .where = {0, 1, 2}},
+        (struct side_shape){.tp = 1, .dp = 2, .where = {3, 4}}, false);
 }
 
 static void dp2_feeds_dp3_on_partly_shared_ranks(void) {
-    run(4, (struct side_shape){1, 2, {2, 0}, false}, (struct side_shape){1, 3, {1, 2, 3}, false},
-        false);
+    run(4, (struct side_shape){.tp = 1, .dp = 2, .where = {2, 0}},
+        (struct side_shape){.tp = 1, .dp = 3, .where = {1, 2, 3}}, false);
 }
 
 static void dp4_feeds_tp2_dp2_on_the_same_ranks(void) {
-    run(4, (struct side_shape){1, 4, {0, 1, 2, 3}, false},
-        (struct side_shape){2, 2, {0, 1, 2, 3}, false}, false);
+    run(4, (struct side_shape){.tp = 1, .dp = 4, .where = {0, 1, 2, 3}},
+        (struct side_shape){.tp = 2, .dp = 2, .where = {0, 1, 2, 3}}, false);
 }
 
 static void tp2_beside_tp3_meet_in_one_order(void) {
-    run(4, (struct side_shape){2, 1, {0, 1}, false}, (struct side_shape){3, 1, {1, 2, 3}, false},
-        false);
+    run(4, (struct side_shape){.tp = 2, .dp = 1, .where = {0, 1}},
+        (struct side_shape){.tp = 3, .dp = 1, .where = {1, 2, 3}}, false);
 }
 
 static void columns_cut_on_either_side_are_packed(void) {
-    run(4, (struct side_shape){2, 1, {0, 1}, true}, (struct side_shape){1, 3, {1, 2, 3}, false},
-        false);
-    run(4, (struct side_shape){1, 2, {0, 3}, false}, (struct side_shape){3, 1, {1, 2, 3}, true},
-        false);
+    run(4, (struct side_shape){.tp = 2, .dp = 1, .where = {0, 1}, .cut = true},
+        (struct side_shape){.tp = 1, .dp = 3, .where = {1, 2, 3}}, false);
+    run(4, (struct side_shape){.tp = 1, .dp = 2, .where = {0, 3}},
+        (struct side_shape){.tp = 3, .dp = 1, .where = {1, 2, 3}, .cut = true}, false);
 }
 
 /* Each row enters a host once and is relayed there, in both directions. */
 static void tp3_gets_relays_from_tp2_on_another_host(void) {
     static const int two_hosts[] = {0, 0, 1, 1, 1};
     hosts = two_hosts;
-    run(5, (struct side_shape){2, 1, {0, 1}, false}, (struct side_shape){3, 1, {2, 3, 4}, false},
-        false);
+    run(5, (struct side_shape){.tp = 2, .dp = 1, .where = {0, 1}},
+        (struct side_shape){.tp = 3, .dp = 1, .where = {2, 3, 4}}, false);
     hosts = NULL;
 }
 
 static void equal_layouts_on_the_same_ranks_send_nothing(void) {
-    run(2, (struct side_shape){1, 2, {0, 1}, false}, (struct side_shape){1, 2, {0, 1}, false},
-        true);
+    run(2, (struct side_shape){.tp = 1, .dp = 2, .where = {0, 1}},
+        (struct side_shape){.tp = 1, .dp = 2, .where = {0, 1}}, true);
 }
 
 static void one_rank_hands_everything_over(void) {
-    run(1, (struct side_shape){1, 1, {0}, false}, (struct side_shape){1, 1, {0}, false}, true);
+    run(1, (struct side_shape){.tp = 1, .dp = 1, .where = {0}},
+        (struct side_shape){.tp = 1, .dp = 1, .where = {0}}, true);
+}
+
+static void context_parallel_ends_hold_several_pieces(void) {
+    struct side_shape zigzag = {
+        .tp = 1, .dp = 1, .where = {0, 1, 2}, .cp = 3, .zigzag = true, .sequences = 2};
+    run(4, (struct side_shape){.tp = 1, .dp = 4, .where = {0, 1, 2, 3}}, zigzag, false);
+    struct side_shape contiguous = {
+        .tp = 1, .dp = 2, .where = {1, 2, 3, 0}, .cp = 2, .sequences = 2};
+    run(4, zigzag, contiguous, false);
+}
+
+static void sequence_parallel_rows_lie_below_cp(void) {
+    struct side_shape model = {
+        2, 1, {0, 1, 2, 3}, false, .cp = 2, .zigzag = true, .sequence = true};
+    run(4, (struct side_shape){.tp = 1, .dp = 4, .where = {0, 1, 2, 3}}, model, false);
+    model.zigzag = false;
+    run(5, (struct side_shape){.tp = 1, .dp = 3, .where = {2, 3, 4}}, model, false);
+    struct side_shape encoder = {.tp = 3, .dp = 1, .where = {3, 4, 5}, .sequence = true};
+    model.zigzag = true;
+    run(6, encoder, model, false);
+}
+
+static void dealt_rows_feed_any_layout(void) {
+    struct side_shape dealt = {.tp = 1, .dp = 4, .where = {0, 1, 2, 3}, .rounds = 6};
+    run(4, dealt, (struct side_shape){.tp = 2, .dp = 2, .where = {0, 1, 2, 3}}, false);
+    run(4, dealt, dealt, true);
+    struct side_shape pairs = {.tp = 2, .dp = 2, .where = {0, 1, 2, 3}, .cut = true, .rounds = 5};
+    run(4, pairs,
+        (struct side_shape){
+            .tp = 1, .dp = 1, .where = {0, 1, 2}, .cp = 3, .zigzag = true, .sequences = 2},
+        false);
 }
 
 /* The ranks end in any order, while what they have enqueued still runs. */
 static void failure_among_copies_ends_the_job_with_its_sentence(void) {
     fails = true;
-    run(4, (struct side_shape){2, 1, {0, 1}, false}, (struct side_shape){1, 2, {2, 3}, false},
-        false);
+    run(4, (struct side_shape){.tp = 2, .dp = 1, .where = {0, 1}},
+        (struct side_shape){.tp = 1, .dp = 2, .where = {2, 3}}, false);
     fails = false;
 }
 
 static void run_all(void) {
+    TEST(context_parallel_ends_hold_several_pieces);
+    TEST(sequence_parallel_rows_lie_below_cp);
+    TEST(dealt_rows_feed_any_layout);
     TEST(dp3_feeds_dp2_on_shared_ranks);
     TEST(dp3_feeds_dp2_on_other_ranks);
     TEST(dp2_feeds_dp3_on_partly_shared_ranks);

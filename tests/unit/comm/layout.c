@@ -149,6 +149,27 @@ static void lacking_is_need_without_have(void) {
     troupe_layout_fini(&need);
 }
 
+/* dp shard 1, tp 1 is rank 3: it has one part of each round, as its tp copy has. */
+static void dealt_rows_have_a_part_in_each_round(void) {
+    struct troupe_layout layout;
+    EXPECT_OK(troupe_layout_init(&(struct troupe_layout_options){.mesh = &mesh,
+                                                                 .shape = {0, 4},
+                                                                 .split = {TROUPE_AXES(TROUPE_DP)},
+                                                                 .ragged = true,
+                                                                 .rounds = 4},
+                                 &layout));
+    EXPECT_EQ(layout.part_count, 12);
+    EXPECT_EQ(layout.filled_max, 4);
+    EXPECT_EQ(layout.piece_count, 24);
+    for (int round = 0, i = 0; i < layout.piece_count; i++) {
+        if (layout.pieces[i].rank == 3) {
+            EXPECT_EQ(layout.pieces[i].part, 3 * round + 1);
+            round++;
+        }
+    }
+    troupe_layout_fini(&layout);
+}
+
 int main(void) {
     int ranks[] = {0, 1, 2, 3, 4, 5};
     EXPECT_OK(troupe_mesh_init(
@@ -162,6 +183,7 @@ int main(void) {
     TEST(wrong_layouts_are_refused);
     TEST(explicit_boxes_of_a_rank_are_disjoint_and_inside);
     TEST(lacking_is_need_without_have);
+    TEST(dealt_rows_have_a_part_in_each_round);
     troupe_mesh_fini(&mesh);
     return TEST_END();
 }

@@ -7,6 +7,7 @@
 
 #include "runtime/check.h"
 #include "runtime/memory.h"
+#include "runtime/random.h"
 #include "tests/test.h"
 
 enum { RANKS_MAX = 24, ROWS_MAX = 64, COLUMNS_MAX = 12, PARTS_MAX = 24 };
@@ -607,6 +608,77 @@ static void a_rank_may_hold_several_parts(void) {
     troupe_layout_fini(&zigzag);
 }
 
+/* ---- dealt rows ---- */
+
+enum { DEALERS = 5, ROUNDS = 9, DEALT_PARTS = DEALERS * ROUNDS };
+
+/* Each item to the next part of its owner. */
+static void deal(uint64_t seed, uint64_t deal_number, int64_t offsets[DEALT_PARTS + 1]) {
+    int part = 0;
+    int64_t row = 0;
+    offsets[0] = 0;
+    for (uint64_t item = 0; item < ROUNDS; item++) {
+        int owner = (int)troupe_random_below(seed, deal_number, 2 * item, DEALERS);
+        for (; part % DEALERS != owner; part++) {
+            offsets[part + 1] = row;
+        }
+        row += (int64_t)troupe_random_below(seed, deal_number, 2 * item + 1, 9);
+    }
+    for (; part < DEALT_PARTS; part++) {
+        offsets[part + 1] = row;
+    }
+}
+
+static void dealt_rows_meet_the_lower_bounds(void) {
+    const int ranks[] = {0, 1, 2, 3, 4, 5, 6, 7}, hosts[] = {0, 0, 0, 1, 1, 1, 2, 2};
+    struct troupe_mesh meshes[2];
+    struct troupe_layout layouts[2];
+    troupe_route *routes[2] = {NULL};
+    int64_t offsets[2][DEALT_PARTS + 1];
+    uint64_t seed = test_seed();
+    EXPECT_OK(troupe_mesh_init(
+        &(struct troupe_mesh_options){.ranks = ranks, .rank_count = DEALERS, .dp = DEALERS},
+        &meshes[0]));
+    EXPECT_OK(troupe_mesh_init(
+        &(struct troupe_mesh_options){.ranks = ranks + 2, .rank_count = 6, .tp = 2, .dp = 3},
+        &meshes[1]));
+    for (int s = 0; s < 2; s++) {
+        EXPECT_OK(
+            troupe_layout_init(&(struct troupe_layout_options){.mesh = &meshes[s],
+                                                               .shape = {0, 3},
+                                                               .split = {TROUPE_AXES(TROUPE_DP)},
+                                                               .ragged = true,
+                                                               .rounds = s == 0 ? ROUNDS : 0},
+                               &layouts[s]));
+    }
+    for (int s = 0; s < 2; s++) {
+        EXPECT_OK(troupe_route_compile(&(struct troupe_route_options){.source = &layouts[s],
+                                                                      .destination = &layouts[!s],
+                                                                      .host_of_rank = hosts,
+                                                                      .element_bytes = 4},
+                                       &routes[s]));
+    }
+    for (uint64_t k = 0; k < 200; k++) {
+        deal(seed, k, offsets[0]);
+        for (int i = 0; i <= 3; i++) {
+            offsets[1][i] = troupe_split_begin(offsets[0][DEALT_PARTS], 3, i);
+        }
+        EXPECT_OK(troupe_route_check(routes[0], offsets[0], offsets[1]));
+        EXPECT_OK(troupe_route_check(routes[1], offsets[1], offsets[0]));
+    }
+    for (int i = 0; i <= DEALT_PARTS; i++) {
+        offsets[0][i] = i;
+        offsets[1][i < 3 ? i : 3] = i;
+    }
+    EXPECT_ERROR(troupe_route_check(routes[0], offsets[0], offsets[1]), TROUPE_ERROR_INVALID,
+                 "45 of 45 source parts have rows; at most 9 may");
+    for (int s = 0; s < 2; s++) {
+        troupe_route_destroy(routes[s]);
+        troupe_layout_fini(&layouts[s]);
+        troupe_mesh_fini(&meshes[s]);
+    }
+}
+
 int main(void) {
     TEST(colocated_transforms_meet_the_lower_bounds);
     TEST(disjoint_transforms_meet_the_lower_bounds);
@@ -628,5 +700,6 @@ int main(void) {
     TEST(packing_gathers_boxes_in_order);
     TEST(parameters_of_four_dimensions_move);
     TEST(a_rank_may_hold_several_parts);
+    TEST(dealt_rows_meet_the_lower_bounds);
     return TEST_END();
 }
