@@ -101,6 +101,17 @@ static bool is_done(const struct step *step, int method, int64_t firing) {
     return fact != NULL && firing < fact->done;
 }
 
+/* "rank 2", "ranks 2, 3, 5", cut where there is no more room. */
+static void list_ranks(const troupe_runtime *runtime, int gang, char *text, size_t bytes) {
+    const struct troupe_actor_gang *sender = &runtime->gangs[gang];
+    int count = sender->options.rank_count;
+    size_t used =
+        (size_t)snprintf(text, bytes, "rank%s %d", count > 1 ? "s" : "", sender->ranks[0]);
+    for (int i = 1; i < count && used < bytes; i++) {
+        used += (size_t)snprintf(text + used, bytes - used, ", %d", sender->ranks[i]);
+    }
+}
+
 /* `rank` lacks message `message` of the channel. */
 static void lacks_message(struct step *step, int channel, int64_t message, int rank) {
     const troupe_runtime *runtime = step->runtime;
@@ -114,9 +125,15 @@ static void lacks_message(struct step *step, int channel, int64_t message, int r
         waits_for(step, rank_waiter(rank), "rank %d to have %s", rank, edge->name);
     } else if (is_done(step, edge->from, firing)) {
         waits_for(step, rank_waiter(rank), "%s at rank %d", edge->name, rank);
+        char senders[32], when[32] = "";
+        int firings = runtime->graph_methods[edge->from].firings;
+        if (firings > 0) {
+            snprintf(when, sizeof when, " of step %" PRId64, firing / firings);
+        }
+        list_ranks(runtime, runtime->graph_methods[edge->from].gang, senders, sizeof senders);
         ends(step, TROUPE_CAUSE_MESSAGE,
-             "the message of %s (%s) has been sent and has not arrived at rank %d", edge->name,
-             producer.text, rank);
+             "the message of %s (%s)%s has been sent by %s and has not arrived at rank %d",
+             edge->name, producer.text, when, senders, rank);
     } else {
         waits_for(step, firing_waiter(edge->from, firing), "%s at rank %d", edge->name, rank);
     }

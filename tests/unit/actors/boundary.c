@@ -14,6 +14,7 @@
 #include "runtime/device_sim.h"
 #include "runtime/memory.h"
 #include "runtime/random.h"
+#include "tests/tamper.h"
 #include "tests/test.h"
 
 enum {
@@ -50,6 +51,8 @@ struct shape {
     bool fails;       /* in the second step, on one rank */
     const int *hosts; /* by rank, for the route: who gets rows from another hands them on */
     uint64_t seed;
+    int sender; /* of the message that is tampered with */
+    struct tamper *tamper;
 };
 
 struct rank_state;
@@ -571,11 +574,15 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
     struct troupe_runtime_options options = {.microbatches = MICROBATCHES,
                                              .look_ahead = 1 + (int)(rank.shape->seed % 4),
                                              .order = rank.shape->seed % 3 == 0 ? "1f1b" : "fifo",
-                                             .stall_ns = 5000000000,
+                                             .stall_ns = rank.shape->tamper != NULL ? 500000000
+                                                                                    : 5000000000,
                                              .checksum = !rank.shape->on_device,
                                              .serialize = rank.shape->on_device,
                                              .host_may_wait = rank.shape->on_device,
                                              .through_host = rank.shape->through_host};
+    if (rank.shape->tamper != NULL && rank.shape->sender == troupe_comm_rank(comm)) {
+        tamper_install(rank.shape->tamper, comm);
+    }
     TROUPE_TRY(init_device(comm, &rank));
     TROUPE_TRY(init_side(comm, &rank, ENCODER));
     TROUPE_TRY(init_side(comm, &rank, MODEL));
@@ -715,6 +722,49 @@ static void failure_among_copies_ends_the_job_with_its_sentence(void) {
     fails = false;
 }
 
+/* The gradient that a context-parallel rank hands back is lost. */
+static troupe_status lose_gradient(uint64_t seed, uint32_t microbatch, struct tamper *tamper) {
+    *tamper = (struct tamper){.kind = TAMPER_LOST, .step = 1, .microbatch = microbatch};
+    struct shape shape = {.ranks = 5,
+                          .side = {{.tp = 1, .dp = 2, .where = {0, 1}},
+                                   {.tp = 1, .dp = 1, .where = {2, 3, 4}, .cp = 3, .zigzag = true}},
+                          .credits = 2,
+                          .on_device = on_device,
+                          .through_host = through_host,
+                          .seed = seed,
+                          .sender = 3,
+                          .tamper = tamper};
+    return troupe_job_run(&(struct troupe_job_options){.ranks = shape.ranks, .seed = seed},
+                          run_rank, &shape);
+}
+
+/* Another message takes its place, or none does: it is noticed both ways. */
+static void lost_gradients_of_cp_ranks_are_noticed(void) {
+    static struct tamper tamper;
+    int noticed[2] = {0, 0};
+    for (uint64_t seed = test_seed(), i = 0; i < 64 && (noticed[0] == 0 || noticed[1] == 0); i++) {
+        bool is_last = noticed[0] > 0; /* waiting for a stall takes long: once is enough */
+        troupe_status status =
+            lose_gradient(seed + i, is_last ? MICROBATCHES - 1 : (uint32_t)(i % 3), &tamper);
+        if (!tamper.done) { /* the rank had no rows */
+            EXPECT_OK(status);
+            continue;
+        }
+        printf("    %s\n", troupe_last_error());
+        char ranks[64];
+        bool stalls = strstr(troupe_last_error(), "no progress") != NULL;
+        snprintf(ranks, sizeof ranks,
+                 stalls
+                     ? ") of step 1 has been sent by ranks 2, 3, 4 and has not arrived at rank %d"
+                     : "rank 3 sent to rank %d ",
+                 tamper.peer);
+        EXPECT_ERROR(status, status, ranks);
+        EXPECT_ERROR(status, status, "step 1");
+        noticed[is_last]++;
+    }
+    EXPECT(noticed[0] > 0 && noticed[1] > 0, "rank 3 never had rows");
+}
+
 static void run_all(void) {
     TEST(context_parallel_ends_hold_several_pieces);
     TEST(sequence_parallel_rows_lie_below_cp);
@@ -729,6 +779,9 @@ static void run_all(void) {
     TEST(equal_layouts_on_the_same_ranks_send_nothing);
     TEST(failure_among_copies_ends_the_job_with_its_sentence);
     TEST(one_rank_hands_everything_over);
+    if (!on_device) {
+        TEST(lost_gradients_of_cp_ranks_are_noticed);
+    }
 }
 
 int main(int argc, char **argv) {
