@@ -197,6 +197,14 @@ static troupe_status check_options(const struct troupe_layout_options *o,
                                      shape[d], d));
         }
     }
+    for (int i = 0; i < o->partial.count; i++) {
+        if (o->mesh == NULL || used[o->partial.axis[i]] || o->partial.axis[i] == TROUPE_PP) {
+            return troupe_fail(TROUPE_ERROR_INVALID,
+                               "axis %s cannot have partial sums: it is none of a mesh, a split or "
+                               "the stages",
+                               troupe_axis_name(o->partial.axis[i]));
+        }
+    }
     return o->mesh == NULL ? TROUPE_OK : check_rows(o);
 }
 
@@ -238,6 +246,8 @@ static troupe_status add_rank(const struct troupe_layout_options *o, const struc
                 split_interval(o, layout->shape[0], rows->parts, part, 0, &box);
             }
             TROUPE_TRY(append_piece(layout, rank, part, &box, false)); /* parts are disjoint */
+            layout->pieces[layout->piece_count - 1].summand =
+                troupe_mesh_group_index(o->mesh, rank, o->partial);
         }
     }
     return TROUPE_OK;
@@ -255,6 +265,7 @@ static troupe_status add_stage(const struct troupe_layout_options *o,
     layout->filled_max =
         rows.rounds > 1 ? layout->part_count / rows.outer_parts : layout->part_count;
     layout->chunks = rows.chunks;
+    layout->summands = troupe_mesh_group_size(o->mesh, o->partial);
     int count = mesh->stride[TROUPE_PP]; /* the ranks of a stage are adjacent */
     for (int i = 0; i < count; i++) {
         TROUPE_TRY(add_rank(o, &rows, layout, mesh->ranks[o->stage * count + i]));
@@ -264,7 +275,7 @@ static troupe_status add_stage(const struct troupe_layout_options *o,
 
 troupe_status troupe_layout_init(const struct troupe_layout_options *options,
                                  struct troupe_layout *out) {
-    struct troupe_layout layout = {.ragged = options->ragged};
+    struct troupe_layout layout = {.ragged = options->ragged, .summands = 1};
     int used = TROUPE_BOX_DIMENSIONS; /* trailing zeros mean 1; other zeros are empty tensors */
     while (used > 1 && options->shape[used - 1] == 0) {
         used--;
@@ -296,7 +307,7 @@ troupe_status troupe_layout_bind(const struct troupe_layout *ragged, const int64
                                  struct troupe_layout *out) {
     TROUPE_ASSERT(ragged->ragged, "%d pieces with rows of their own", ragged->piece_count);
     TROUPE_TRY(check_offsets(offsets, ragged->part_count, offsets[ragged->part_count], 0));
-    struct troupe_layout layout = {.ragged = false};
+    struct troupe_layout layout = {.summands = ragged->summands};
     memcpy(layout.shape, ragged->shape, sizeof layout.shape);
     layout.shape[0] = offsets[ragged->part_count];
     for (int i = 0; i < ragged->piece_count; i++) {
@@ -308,6 +319,7 @@ troupe_status troupe_layout_bind(const struct troupe_layout *ragged, const int64
             troupe_layout_fini(&layout);
             return status;
         }
+        layout.pieces[i].summand = piece.summand;
     }
     *out = layout;
     return TROUPE_OK;

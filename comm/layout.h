@@ -27,6 +27,11 @@
  *
  *         .split = {TROUPE_AXES(TROUPE_DP)}, .rounds = 8
  *
+ * Where each rank of some axes holds a *summand*, the layout is partial: its elements are the sums
+ * over these ranks (comm/route_sum.h). So are gradients of what had copies there:
+ *
+ *         .split = {TROUPE_AXES(TROUPE_DP)}, .partial = TROUPE_AXES(TROUPE_TP)
+ *
  * Ownership: init/fini on the caller's storage; nothing passed in is kept.
  * Threads: constant after init and the last add.
  * Failure: TROUPE_ERROR_INVALID for boxes outside the shape, overlapping boxes of a rank or offsets
@@ -69,7 +74,8 @@ int64_t troupe_split_begin(int64_t extent, int parts, int i);
 /* What one rank holds: a box, whose rows in a ragged layout are those of `part`. */
 struct troupe_layout_piece {
     int rank;
-    int part; /* ragged: index into the row split; else -1 */
+    int part;    /* ragged: index into the row split; else -1 */
+    int summand; /* 0 .. summands - 1 */
     struct troupe_box box;
 };
 
@@ -79,6 +85,7 @@ struct troupe_layout {
     int part_count; /* parts of the row split; 0 if not ragged */
     int filled_max; /* how many of them may have rows at a time */
     int chunks;     /* of them, parts of one sequence; 0 without a mesh */
+    int summands;   /* an element is the sum of so many; 1: it is what its ranks hold */
     int piece_count;
     int piece_capacity;
     struct troupe_layout_piece *pieces; /* the ranks in mesh order, or in the order of add */
@@ -90,6 +97,8 @@ struct troupe_layout_options {
     int64_t shape[TROUPE_BOX_DIMENSIONS]; /* trailing zeros mean 1 */
     /* Axes that split a dimension; a tensor is replicated over the axes of no split. */
     struct troupe_axes split[TROUPE_BOX_DIMENSIONS];
+    /* Axes whose ranks hold partial sums: an element is the sum of what they have. */
+    struct troupe_axes partial;
     /* Where each part begins, and the extent (parts + 1 numbers); NULL: near-even. */
     const int64_t *offsets[TROUPE_BOX_DIMENSIONS];
     int sequences; /* in each part of the axes up to dp (edp) in split[0]; 0: 1 */

@@ -423,6 +423,12 @@ fail:
 
 static troupe_status check_shapes(const struct troupe_layout *source,
                                   const struct troupe_layout *destination) {
+    if (source->summands > 1 || destination->summands > 1) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "the %s layout has partial sums, which this route would not add up: see "
+                           "comm/route_sum.h",
+                           source->summands > 1 ? "source" : "destination");
+    }
     if (source->ragged != destination->ragged) {
         return troupe_fail(TROUPE_ERROR_INVALID,
                            "the %s layout is ragged and the other is not: bind it first",
