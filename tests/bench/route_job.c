@@ -149,6 +149,7 @@ static troupe_status init_end(const struct route_side *side, int64_t rows, int r
     struct troupe_layout_options options = {.mesh = &end->mesh,
                                             .shape = {0, ROUTE_COLUMNS},
                                             .split = {TROUPE_AXES(TROUPE_DP, TROUPE_CP, TROUPE_TP)},
+                                            .sequences = side->sequences,
                                             .zigzag = side->zigzag,
                                             .ragged = true};
     options.split[0].count = side->sequence ? 3 : 2;

@@ -27,6 +27,7 @@ struct route_side {
     int tp, cp, dp;
     bool sequence; /* rows split over tp, too; else copies */
     bool zigzag;
+    int sequences; /* of a dp shard */
 };
 
 struct route_case {
