@@ -197,7 +197,7 @@ static troupe_status spawn_side(struct route_job *job, const struct route_side *
     return TROUPE_OK;
 }
 
-static troupe_status build(struct route_job *job) {
+static troupe_status build(struct route_job *job, int microbatches) {
     const struct route_case *what = job->what;
     int from[ROUTE_RANKS_MAX], to[ROUTE_RANKS_MAX], hosts[ROUTE_RANKS_MAX];
     for (int r = 0; r < troupe_comm_size(job->comm); r++) {
@@ -209,8 +209,8 @@ static troupe_status build(struct route_job *job) {
                                                             .host_of_rank = hosts,
                                                             .element_bytes = sizeof(int32_t)},
                              &job->route));
-    TROUPE_TRY(troupe_runtime_create(job->comm, &(struct troupe_runtime_options){.microbatches = 1},
-                                     &job->runtime));
+    TROUPE_TRY(troupe_runtime_create(
+        job->comm, &(struct troupe_runtime_options){.microbatches = microbatches}, &job->runtime));
     TROUPE_TRY(spawn_side(job, &what->source, &producer, from));
     TROUPE_TRY(spawn_side(job, &what->destination, &consumer, to));
     struct troupe_connect_options edge = {.name = "rows",
@@ -221,7 +221,6 @@ static troupe_status build(struct route_job *job) {
                                           .to_count =
                                               what->destination.dp > 0 ? what->destination.dp : 1,
                                           .to_port = "in",
-                                          .credits = 1,
                                           .columns = ROUTE_COLUMNS,
                                           .dtype = TROUPE_INT32,
                                           .from_rows_max = job->source.rows_max,
@@ -234,13 +233,13 @@ static troupe_status build(struct route_job *job) {
 }
 
 troupe_status route_job_open(troupe_comm *comm, const struct route_case *what, int64_t bytes,
-                             struct route_job *out) {
+                             int microbatches, struct route_job *out) {
     int rank = troupe_comm_rank(comm);
     *out = (struct route_job){
         .what = what, .comm = comm, .rows = bytes / (ROUTE_COLUMNS * (int64_t)sizeof(int32_t))};
     TROUPE_TRY(init_end(&what->source, out->rows, rank, &out->source));
     TROUPE_TRY(init_end(&what->destination, out->rows, rank, &out->destination));
-    return build(out);
+    return build(out, microbatches);
 }
 
 troupe_status route_job_run(struct route_job *job) {

@@ -59,7 +59,7 @@ struct route_job {
 int route_side_ranks(const struct route_side *side);
 /* `bytes`: of the tensor, all rows once. Collective. */
 troupe_status route_job_open(troupe_comm *comm, const struct route_case *what, int64_t bytes,
-                             struct route_job *out);
+                             int microbatches, struct route_job *out);
 /* With `checks` set every element that arrives is looked at. Collective. */
 troupe_status route_job_run(struct route_job *job);
 void route_job_close(struct route_job *job);

@@ -21,12 +21,13 @@
 
 enum {
     ROUNDS_MAX = 101,
-    REPEAT_BYTES = 8 << 20,
-    REPEATS_MIN = 2,
-    REPEATS_MAX = 50,
+    STEP_BYTES = 8 << 20,
+    MICROBATCHES_MIN = 4,
+    MICROBATCHES_MAX = 50,
     STRETCHES_MAX = 256
 };
 enum { ROUTE, ALLTOALLV, LEADER, METHODS };
+enum { TURNS = 2 }; /* as many microbatches as the edge has in flight */
 
 static const struct route_case cases[] = {
     {"equal", 2, {0, .dp = 1}, {1, .dp = 1}},
@@ -58,7 +59,9 @@ static const struct route_case cases[] = {
 struct peer {
     struct route_job *job;
     struct troupe_route_binding *binding;
-    struct troupe_route_view from, to;
+    struct troupe_route_view from, to; /* of the tensors whose turn it is */
+    void *tensors[2][TURNS];
+    int turn;
     struct troupe_route_stretch stretches[2][STRETCHES_MAX];
     char *packed_out, *packed_in; /* where a message is not one stretch of its tensor */
     int *counts[2], *places[2];
@@ -82,10 +85,19 @@ static struct troupe_route_view view_of(const struct route_end *end, int rank,
         view.box.begin[0] = stretches[0].begin;
         view.box.end[0] = stretches[view.stretch_count - 1].end;
     }
+    return view;
+}
+
+static void *new_tensor(const struct route_end *end) {
     void *data = calloc(1, tensor_bytes(end) + 1);
     EXPECT(data != NULL, "no memory for %zu bytes", tensor_bytes(end));
-    view.data = data;
-    return view;
+    return data;
+}
+
+static void take_turn(struct peer *p) {
+    p->turn = (p->turn + 1) % TURNS;
+    p->from.data = p->tensors[0][p->turn];
+    p->to.data = p->tensors[1][p->turn];
 }
 
 /* ---- MPI_Alltoallv ---- */
@@ -245,7 +257,11 @@ static void open_peer(struct route_job *job, struct peer *p) {
     *p = (struct peer){.job = job};
     p->from = view_of(&job->source, rank, p->stretches[0]);
     p->to = view_of(&job->destination, rank, p->stretches[1]);
-    route_end_fill(&job->source, rank, p->from.data);
+    for (int i = 0; i < TURNS; i++) {
+        p->tensors[0][i] = new_tensor(&job->source);
+        p->tensors[1][i] = new_tensor(&job->destination);
+        route_end_fill(&job->source, rank, p->tensors[0][i]);
+    }
     for (int i = 0; i < 2; i++) {
         p->counts[i] = calloc((size_t)ranks, sizeof(int));
         p->places[i] = calloc((size_t)ranks, sizeof(int));
@@ -279,8 +295,10 @@ static void close_peer(struct peer *p) {
         free(p->places[i]);
     }
     troupe_route_binding_destroy(p->binding);
-    free(p->from.data);
-    free(p->to.data);
+    for (int i = 0; i < TURNS; i++) {
+        free(p->tensors[0][i]);
+        free(p->tensors[1][i]);
+    }
     free(p->packed_out);
     free(p->packed_in);
     free(p->whole);
@@ -288,44 +306,48 @@ static void close_peer(struct peer *p) {
 
 /* ---- measuring ---- */
 
-static void run_method(struct peer *p, int method) {
-    switch (method) {
-    case ROUTE:
-        EXPECT_OK(route_job_run(p->job));
+/* What takes turns. Each has memory of its own, for two microbatches. */
+struct contest {
+    struct route_job job;
+    struct peer alltoallv, leader;
+    int microbatches;
+};
+
+static void run_method(struct contest *c, int method) {
+    if (method == ROUTE) {
+        EXPECT_OK(route_job_run(&c->job));
         return;
-    case ALLTOALLV:
-        run_alltoallv(p);
-        return;
-    default:
-        run_leader(p);
+    }
+    for (int i = 0; i < c->microbatches; i++) {
+        take_turn(method == ALLTOALLV ? &c->alltoallv : &c->leader);
+        if (method == ALLTOALLV) {
+            run_alltoallv(&c->alltoallv);
+        } else {
+            run_leader(&c->leader);
+        }
     }
 }
 
-static void check_all(struct peer *p) {
+static void check_all(struct contest *c) {
+    int rank = troupe_comm_rank(c->job.comm);
+    c->job.checks = true;
     for (int method = 0; method < METHODS; method++) {
-        p->job->checks = true;
-        memset(p->to.data, 0xff, tensor_bytes(&p->job->destination));
-        for (int i = 0; i < 3; i++) { /* every buffer is touched */
-            run_method(p, method);
-        }
-        p->job->checks = false;
-        if (method != ROUTE) {
-            EXPECT_OK(
-                route_end_check(&p->job->destination, troupe_comm_rank(p->job->comm), p->to.data));
-        }
+        run_method(c, method);
+    }
+    c->job.checks = false;
+    for (int i = 0; i < TURNS; i++) {
+        EXPECT_OK(route_end_check(&c->job.destination, rank, c->alltoallv.tensors[1][i]));
+        EXPECT_OK(route_end_check(&c->job.destination, rank, c->leader.tensors[1][i]));
     }
 }
 
-/* Seconds, of the slowest rank. Each finds its own memory in the cache, or not, for the run before
- * the first that counts. */
-static double time_method(struct peer *p, int method, int repeats) {
-    run_method(p, method);
+/* Seconds of a microbatch, of the slowest rank. */
+static double time_method(struct contest *c, int method) {
+    run_method(c, method);
     MPI_Barrier(MPI_COMM_WORLD);
     double begin = MPI_Wtime();
-    for (int i = 0; i < repeats; i++) {
-        run_method(p, method);
-    }
-    double seconds = (MPI_Wtime() - begin) / repeats;
+    run_method(c, method);
+    double seconds = (MPI_Wtime() - begin) / c->microbatches;
     MPI_Allreduce(MPI_IN_PLACE, &seconds, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
     return seconds;
 }
@@ -354,19 +376,23 @@ static void print_ratio(const double *ours, const double *theirs, int count) {
            ratios[high < count ? high : count - 1]);
 }
 
+static int microbatches_of(int64_t bytes) {
+    int64_t count = STEP_BYTES / bytes;
+    count = count < MICROBATCHES_MIN ? MICROBATCHES_MIN : count;
+    return (int)(count < MICROBATCHES_MAX ? count : MICROBATCHES_MAX);
+}
+
 static void measure(troupe_comm *comm, const struct route_case *what, int64_t bytes, int rounds) {
-    struct route_job job;
-    struct peer peer;
+    struct contest c = {.microbatches = microbatches_of(bytes)};
     double seconds[METHODS][ROUNDS_MAX];
-    int64_t repeats = REPEAT_BYTES / bytes;
-    repeats = repeats < REPEATS_MIN ? REPEATS_MIN : repeats > REPEATS_MAX ? REPEATS_MAX : repeats;
-    EXPECT_OK(route_job_open(comm, what, bytes, &job));
-    open_peer(&job, &peer);
-    check_all(&peer);
+    EXPECT_OK(route_job_open(comm, what, bytes, c.microbatches, &c.job));
+    open_peer(&c.job, &c.alltoallv);
+    open_peer(&c.job, &c.leader);
+    check_all(&c);
     for (int round = 0; round < rounds; round++) {
         for (int i = 0; i < METHODS; i++) {
             int method = (i + round) % METHODS;
-            seconds[method][round] = time_method(&peer, method, (int)repeats);
+            seconds[method][round] = time_method(&c, method);
         }
     }
     if (troupe_comm_rank(comm) == 0) {
@@ -378,8 +404,9 @@ static void measure(troupe_comm *comm, const struct route_case *what, int64_t by
         printf("\n");
         fflush(stdout);
     }
-    close_peer(&peer);
-    route_job_close(&job);
+    close_peer(&c.alltoallv);
+    close_peer(&c.leader);
+    route_job_close(&c.job);
 }
 
 int main(int argc, char **argv) {
