@@ -355,22 +355,6 @@ static void count_down(struct troupe_inlet_entry *entry, int from_shard) {
                                                             .member = end->member});
 }
 
-/* Copies what stays on the rank, box by box, on the host. */
-static void copy_kept(const struct troupe_route_message *kept, const struct troupe_route_view *from,
-                      const struct troupe_route_view *to) {
-    for (int i = 0; i < kept->box_count; i++) {
-        const struct troupe_box *box = &kept->boxes[i];
-        size_t bytes = (size_t)(box->end[1] - box->begin[1]) * from->element_bytes;
-        const char *in = troupe_route_view_at(from, box);
-        char *out = troupe_route_view_at(to, box);
-        for (int64_t row = box->begin[0]; row < box->end[0]; row++) {
-            memcpy(out, in, bytes);
-            in += from->row_bytes;
-            out += to->row_bytes;
-        }
-    }
-}
-
 /* The local producer's buffer becomes the input, or is copied into it. */
 static void deliver(struct troupe_inlet_entry *entry, struct troupe_outlet_buffer *buffer) {
     buffer->for_local = false;
@@ -381,7 +365,8 @@ static void deliver(struct troupe_inlet_entry *entry, struct troupe_outlet_buffe
         keep_failure(entry->inlet->end.runtime, troupe_entry_copy_kept(entry, buffer));
         release(buffer);
     } else {
-        copy_kept(&entry->bound.binding->kept, &buffer->bound.view, &entry->bound.view);
+        troupe_route_message_copy(&entry->bound.binding->kept, &buffer->bound.view,
+                                  &entry->bound.view);
         release(buffer);
     }
     count_down(entry, buffer->outlet->end.shard);

@@ -351,6 +351,9 @@ static void complete(struct ofi *ofi, struct troupe_operation *operation, size_t
     case TROUPE_OPERATION_RECEIVE: {
         struct troupe_transfer *transfer = troupe_operation_transfer(operation);
         bool exact = bytes == troupe_transfer_bytes(transfer);
+        if (needs_grant(ofi, transfer)) { /* the sender, too, is done only now, and may sleep */
+            troupe_process_ring(&ofi->process, transfer->peer);
+        }
         troupe_comm_complete(comm, transfer,
                              exact ? TROUPE_OK : troupe_comm_wrong_size(comm, transfer, bytes));
         break;

@@ -154,6 +154,10 @@ void troupe_route_message_pack(const struct troupe_route_message *message,
                                const struct troupe_route_view *view, void *bytes_out);
 void troupe_route_message_unpack(const struct troupe_route_message *message, const void *bytes,
                                  const struct troupe_route_view *view);
+/* From one matrix to another, which both cover every box: what stays on a rank. */
+void troupe_route_message_copy(const struct troupe_route_message *message,
+                               const struct troupe_route_view *from,
+                               const struct troupe_route_view *to);
 
 #ifdef __cplusplus
 }

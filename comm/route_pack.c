@@ -55,17 +55,27 @@ void *troupe_route_message_data(const struct troupe_route_message *message,
     return troupe_route_view_at(view, &message->boxes[0]);
 }
 
+/* `rows` rows of `row_bytes` each; adjacent ones in one go. */
+static void copy_rows(char *to, size_t to_stride, const char *from, size_t from_stride,
+                      int64_t rows, size_t row_bytes) {
+    if (to_stride == row_bytes && from_stride == row_bytes) {
+        memcpy(to, from, (size_t)rows * row_bytes);
+        return;
+    }
+    for (int64_t row = 0; row < rows; row++, to += to_stride, from += from_stride) {
+        memcpy(to, from, row_bytes);
+    }
+}
+
 void troupe_route_message_pack(const struct troupe_route_message *message,
                                const struct troupe_route_view *view, void *bytes_out) {
     char *out = bytes_out;
     for (int i = 0; i < message->box_count; i++) {
         const struct troupe_box *box = &message->boxes[i];
-        const char *from = troupe_route_view_at(view, box);
         size_t bytes = columns_bytes(view, box);
-        for (int64_t row = box->begin[0]; row < box->end[0]; row++, out += bytes) {
-            memcpy(out, from, bytes);
-            from += view->row_bytes;
-        }
+        int64_t rows = box->end[0] - box->begin[0];
+        copy_rows(out, bytes, troupe_route_view_at(view, box), view->row_bytes, rows, bytes);
+        out += (size_t)rows * bytes;
     }
 }
 
@@ -74,11 +84,19 @@ void troupe_route_message_unpack(const struct troupe_route_message *message, con
     const char *in = bytes;
     for (int i = 0; i < message->box_count; i++) {
         const struct troupe_box *box = &message->boxes[i];
-        char *to = troupe_route_view_at(view, box);
         size_t row_bytes = columns_bytes(view, box);
-        for (int64_t row = box->begin[0]; row < box->end[0]; row++, in += row_bytes) {
-            memcpy(to, in, row_bytes);
-            to += view->row_bytes;
-        }
+        int64_t rows = box->end[0] - box->begin[0];
+        copy_rows(troupe_route_view_at(view, box), view->row_bytes, in, row_bytes, rows, row_bytes);
+        in += (size_t)rows * row_bytes;
+    }
+}
+
+void troupe_route_message_copy(const struct troupe_route_message *message,
+                               const struct troupe_route_view *from,
+                               const struct troupe_route_view *to) {
+    for (int i = 0; i < message->box_count; i++) {
+        const struct troupe_box *box = &message->boxes[i];
+        copy_rows(troupe_route_view_at(to, box), to->row_bytes, troupe_route_view_at(from, box),
+                  from->row_bytes, box->end[0] - box->begin[0], columns_bytes(from, box));
     }
 }

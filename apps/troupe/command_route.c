@@ -2,9 +2,11 @@
 /* `troupe route`: who sends which rows to whom on an edge, as a table and as a picture. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "apps/troupe/arguments.h"
+#include "comm/balance.h"
 #include "modules/train/boundary.h"
 #include "modules/train/dataset.h"
 #include "modules/train/splits.h"
@@ -150,60 +152,158 @@ struct totals {
     size_t received, lacking;    /* LB1 */
     size_t imported, unique;     /* LB2 */
     size_t largest_send, relays; /* of holders; of one rank */
+    size_t first_hop;            /* LB3: what the busiest holder must send at least */
     size_t broadcast, leader;    /* the reference: in all; into its busiest leader */
 };
 
-/* Whether a rank of the host (-1: this rank) has the row in the layout. */
-static bool has_row(const struct route_job *job, const struct troupe_layout *layout, int side,
-                    int host, int rank, int64_t row) {
-    const int64_t *offsets = job->offsets[side];
-    for (int i = 0; i < layout->piece_count; i++) {
-        const struct troupe_layout_piece *piece = &layout->pieces[i];
-        if ((host < 0 ? piece->rank == rank : job->hosts[piece->rank] == host) &&
-            row >= offsets[piece->part] && row < offsets[piece->part + 1]) {
-            return true;
-        }
-    }
-    return false;
+/* Rows between two neighbouring cuts of either side: who holds and who needs them. */
+struct survey {
+    int64_t *cuts; /* ascending */
+    int cut_count;
+    bool *have, *need;       /* by rank, of the rows that are looked at */
+    int64_t groups, members; /* of the first hops */
+    troupe_balance *balance;
+};
+
+static int compare_rows(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
 }
 
-static struct totals add_up(const struct route_job *job) {
-    const struct troupe_layout *from = troupe_route_source(job->route);
+static troupe_status open_survey(const struct route_job *job, struct survey *s) {
+    int counts[2] = {troupe_route_source(job->route)->part_count + 1,
+                     troupe_route_destination(job->route)->part_count + 1};
+    *s = (struct survey){.cut_count = counts[0] + counts[1]};
+    TROUPE_TRY(TROUPE_NEW(&s->cuts, s->cut_count));
+    TROUPE_TRY(TROUPE_NEW(&s->have, job->ranks));
+    TROUPE_TRY(TROUPE_NEW(&s->need, job->ranks));
+    memcpy(s->cuts, job->offsets[0], (size_t)counts[0] * sizeof *s->cuts);
+    memcpy(s->cuts + counts[0], job->offsets[1], (size_t)counts[1] * sizeof *s->cuts);
+    qsort(s->cuts, (size_t)s->cut_count, sizeof *s->cuts, compare_rows);
+    return TROUPE_OK;
+}
+
+static void close_survey(struct survey *s) {
+    troupe_free(s->cuts);
+    troupe_free(s->have);
+    troupe_free(s->need);
+    troupe_balance_destroy(s->balance);
+}
+
+static void mark_holders(const struct route_job *job, const struct troupe_layout *layout, int side,
+                         int64_t row, bool *map) {
+    const int64_t *offsets = job->offsets[side];
+    memset(map, 0, (size_t)job->ranks * sizeof *map);
+    for (int i = 0; i < layout->piece_count; i++) {
+        const struct troupe_layout_piece *piece = &layout->pieces[i];
+        if (row >= offsets[piece->part] && row < offsets[piece->part + 1]) {
+            map[piece->rank] = true;
+        }
+    }
+}
+
+/* The first hop of `rows` rows into a host, from a holder there, or any if there is none: counted,
+ * or given to the balance. */
+static void add_first_hop(const struct route_job *job, struct survey *s, int host, bool is_held,
+                          int64_t rows) {
+    s->groups++;
+    if (s->balance != NULL) {
+        troupe_balance_add(s->balance, rows, 1);
+    }
+    for (int r = 0; r < job->ranks; r++) {
+        if (s->have[r] && (!is_held || job->hosts[r] == host)) {
+            s->members++;
+            if (s->balance != NULL) {
+                troupe_balance_member(s->balance, r, false);
+            }
+        }
+    }
+}
+
+/* What the rows at the i-th cut add to the bounds. */
+static void survey_rows(const struct route_job *job, struct survey *s, int i, struct totals *t) {
+    int64_t rows = s->cuts[i + 1] - s->cuts[i];
+    size_t bytes = (size_t)rows * t->row_bytes;
+    mark_holders(job, troupe_route_source(job->route), 0, s->cuts[i], s->have);
+    mark_holders(job, troupe_route_destination(job->route), 1, s->cuts[i], s->need);
+    for (int first = 0; first < job->ranks; first += job->host_ranks) {
+        int end = first + job->host_ranks < job->ranks ? first + job->host_ranks : job->ranks;
+        int lacking = 0;
+        bool is_held = false;
+        for (int r = first; r < end; r++) {
+            lacking += s->need[r] && !s->have[r];
+            is_held = is_held || s->have[r];
+            t->broadcast += s->need[r] ? bytes : 0;
+        }
+        t->lacking += (size_t)lacking * bytes;
+        t->unique += lacking > 0 && !is_held ? bytes : 0;
+        if (lacking > 0) {
+            add_first_hop(job, s, job->hosts[first], is_held, rows);
+        }
+    }
+}
+
+static void survey_all(const struct route_job *job, struct survey *s, struct totals *t) {
+    s->groups = s->members = 0;
+    t->lacking = t->unique = t->broadcast = 0;
+    for (int i = 0; i + 1 < s->cut_count; i++) {
+        if (s->cuts[i + 1] > s->cuts[i]) {
+            survey_rows(job, s, i, t);
+        }
+    }
+}
+
+/* The bounds, from the layouts alone. */
+static troupe_status find_bounds(const struct route_job *job, struct survey *s, struct totals *t) {
+    TROUPE_TRY(open_survey(job, s));
+    survey_all(job, s, t); /* counts */
+    if (s->groups == 0) {
+        return TROUPE_OK;
+    }
+    TROUPE_TRY(troupe_balance_create(job->ranks, s->groups, s->members, &s->balance));
+    troupe_balance_begin(s->balance);
+    survey_all(job, s, t);
+    troupe_balance_solve(s->balance, 0);
+    for (int g = 0; g < troupe_balance_groups(s->balance); g++) {
+        for (int m = 0; m < troupe_balance_members(s->balance, g); m++) {
+            size_t load =
+                (size_t)troupe_balance_load(s->balance, troupe_balance_rank(s->balance, g, m)) *
+                t->row_bytes;
+            t->first_hop = load > t->first_hop ? load : t->first_hop;
+        }
+    }
+    return TROUPE_OK;
+}
+
+/* What the route moves, and what the reference's largest leader would take in. */
+static void add_up(const struct route_job *job, struct totals *t) {
     const struct troupe_layout *to = troupe_route_destination(job->route);
-    struct totals t = {.rows = job->offsets[0][from->part_count],
-                       .row_bytes = (size_t)from->shape[1] * sizeof(float)};
     for (int i = 0; i < job->count; i++) {
         const struct troupe_route_binding *b = job->bindings[i];
         struct troupe_route_bytes bytes = troupe_route_binding_bytes(b);
-        t.received += bytes.received;
-        t.largest_send = bytes.sent > t.largest_send ? bytes.sent : t.largest_send;
-        t.relays = bytes.relayed > t.relays ? bytes.relayed : t.relays;
+        t->received += bytes.received;
+        t->largest_send = bytes.sent > t->largest_send ? bytes.sent : t->largest_send;
+        t->relays = bytes.relayed > t->relays ? bytes.relayed : t->relays;
         for (int m = 0; m < b->receive_count; m++) {
             bool here = job->hosts[b->receives[m].peer] == job->hosts[b->rank];
-            t.imported += here ? 0 : b->receives[m].bytes;
-        }
-    }
-    for (int64_t row = 0; row < t.rows; row++) {
-        for (int i = 0; i < job->count; i++) {
-            int rank = job->bindings[i]->rank;
-            bool needs = has_row(job, to, 1, -1, rank, row);
-            t.broadcast += needs ? t.row_bytes : 0;
-            t.lacking += needs && !has_row(job, from, 0, -1, rank, row) ? t.row_bytes : 0;
-        }
-        for (int host = 0; host <= (job->ranks - 1) / job->host_ranks; host++) {
-            bool lacks = has_row(job, to, 1, host, 0, row) && !has_row(job, from, 0, host, 0, row);
-            t.unique += lacks ? t.row_bytes : 0;
+            t->imported += here ? 0 : b->receives[m].bytes;
         }
     }
     for (int part = 0; part < to->part_count; part++) {
-        size_t bytes = (size_t)(job->offsets[1][part + 1] - job->offsets[1][part]) * t.row_bytes;
-        t.leader = bytes > t.leader ? bytes : t.leader;
+        size_t bytes = (size_t)(job->offsets[1][part + 1] - job->offsets[1][part]) * t->row_bytes;
+        t->leader = bytes > t->leader ? bytes : t->leader;
     }
-    return t;
 }
 
-static void print_table(const struct route_job *job) {
-    struct totals t = add_up(job);
+static troupe_status print_table(const struct route_job *job) {
+    const struct troupe_layout *from = troupe_route_source(job->route);
+    struct totals t = {.rows = job->offsets[0][from->part_count],
+                       .row_bytes = (size_t)from->shape[1] * sizeof(float)};
+    struct survey survey;
+    troupe_status status = find_bounds(job, &survey, &t);
+    close_survey(&survey);
+    TROUPE_TRY(status);
+    add_up(job, &t);
     printf("edge %s%s, microbatch %d of step %d: %" PRId64 " rows of %zu bytes\n\n", job->edge,
            job->backward ? ", gradients" : "", job->microbatch, job->step, t.rows, t.row_bytes);
     printf("%6s %6s  %20s %8s\n", "from", "to", "rows", "bytes");
@@ -222,10 +322,11 @@ static void print_table(const struct route_job *job) {
     printf("\n%-34s %12s %12s\n", "bytes", "here", "bound");
     printf("%-34s %12zu %12zu\n", "received, all ranks (LB1)", t.received, t.lacking);
     printf("%-34s %12zu %12zu\n", "imported, all hosts (LB2)", t.imported, t.unique);
-    printf("%-34s %12zu\n", "sent by the busiest holder", t.largest_send);
+    printf("%-34s %12zu %12zu\n", "sent by the busiest holder (LB3)", t.largest_send, t.first_hop);
     printf("%-34s %12zu\n", "relayed by the busiest rank", t.relays);
     printf("%-34s %12zu\n", "leader + broadcast would receive", t.broadcast);
     printf("%-34s %12zu\n", "  of it the busiest leader", t.leader);
+    return TROUPE_OK;
 }
 
 /* ---- the picture ---- */
@@ -351,7 +452,7 @@ static troupe_status write_svg(const struct route_job *job) {
 
 static troupe_status run_job(struct route_job *job) {
     TROUPE_TRY(open_job(job));
-    print_table(job);
+    TROUPE_TRY(print_table(job));
     return job->svg != NULL ? write_svg(job) : TROUPE_OK;
 }
 
@@ -395,15 +496,18 @@ const struct command command_route = {
              "                    [--microbatch K] [--step N] [--placement POLICY] [--svg FILE]\n"
              "                    [--set KEY=VALUE]...",
     .summary = "shows who sends which rows to whom on an edge",
-    .help = "  --ranks N           of the job, 1 unless said\n"
-            "  --host-ranks N      adjacent ranks that share a host, 8 unless said\n"
-            "  --edge EDGE         projector->llm unless said; a wrong name lists the edges\n"
-            "  --backward          the gradients\n"
-            "  --microbatch K      from 1\n"
-            "  --step N            whose samples, 1 unless said\n"
-            "  --placement POLICY  as in train\n"
-            "  --svg FILE          ranks of both sides as columns, what moves as bands\n"
-            "  --set KEY=VALUE     overrides the config file\n\n"
-            "The bounds are those of comm/README.md: no transform receives or imports less.\n",
+    .help =
+        "  --ranks N           of the job, 1 unless said\n"
+        "  --host-ranks N      adjacent ranks that share a host, 8 unless said\n"
+        "  --edge EDGE         projector->llm unless said; a wrong name lists the edges\n"
+        "  --backward          the gradients\n"
+        "  --microbatch K      from 1\n"
+        "  --step N            whose samples, 1 unless said\n"
+        "  --placement POLICY  as in train\n"
+        "  --svg FILE          ranks of both sides as columns, what moves as bands\n"
+        "  --set KEY=VALUE     overrides the config file\n\n"
+        "The bounds are those of comm/README.md: no transform receives or imports less, and no\n"
+        "choice of holders makes the busiest send less. On its own host a holder may send more\n"
+        "copies than that, where this spares a relay and makes no rank the busiest there.\n",
     .run = run,
 };
