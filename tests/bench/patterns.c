@@ -13,10 +13,11 @@ static troupe_status run(void *arg, troupe_comm *comm) {
     return bench_pattern_run(comm, arg, samples);
 }
 
-static troupe_status run_pattern(enum pattern_kind kind, int workers, bool plant) {
+static troupe_status run_pattern(enum pattern_kind kind, int workers, bool loops, bool plant) {
     struct bench_pattern pattern = {.pattern = {.kind = kind, .width = 8, .steps = 6},
                                     .workers = workers,
                                     .replays = 2,
+                                    .loops = loops,
                                     .plant = plant};
     return troupe_job_run(&(struct troupe_job_options){.ranks = 1}, run, &pattern);
 }
@@ -24,14 +25,24 @@ static troupe_status run_pattern(enum pattern_kind kind, int workers, bool plant
 static void every_pattern_runs(void) {
     for (int kind = 0; kind < PATTERN_KINDS; kind++) {
         for (int workers = 0; workers <= 3; workers++) {
-            EXPECT_OK(run_pattern((enum pattern_kind)kind, workers, false));
+            EXPECT_OK(run_pattern((enum pattern_kind)kind, workers, false, false));
+        }
+    }
+}
+
+static void patterns_that_repeat_run_with_an_actor_for_each_point(void) {
+    for (int kind = 0; kind < PATTERN_KINDS; kind++) {
+        bool repeats = pattern_repeats(&(struct pattern){.kind = (enum pattern_kind)kind});
+        for (int workers = 0; workers <= 3; workers++) {
+            EXPECT_EQ(run_pattern((enum pattern_kind)kind, workers, true, false),
+                      repeats ? TROUPE_OK : TROUPE_ERROR_INVALID);
         }
     }
 }
 
 static void stamps_tell_of_a_wrong_order(void) {
     for (int workers = 0; workers <= 2; workers++) {
-        troupe_status status = run_pattern(PATTERN_STENCIL_1D, workers, true);
+        troupe_status status = run_pattern(PATTERN_STENCIL_1D, workers, false, true);
         EXPECT_EQ(status, TROUPE_ERROR_DATA);
         EXPECT(strstr(troupe_last_error(), "has read stamp") != NULL, "%s", troupe_last_error());
     }
@@ -77,6 +88,7 @@ static void each_task_leaves_one_event(void) {
 
 int main(void) {
     every_pattern_runs();
+    patterns_that_repeat_run_with_an_actor_for_each_point();
     stamps_tell_of_a_wrong_order();
     each_task_leaves_one_event();
     return 0;
