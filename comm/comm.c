@@ -14,6 +14,7 @@
 enum {
     SPIN_NS_DEFAULT = 5000,
     YIELD_NS = 300000, /* after the spin budget, before parking */
+    LOOKS_PER_CLOCK = 8,
 };
 
 /* The common part's share of a transfer's scratch. */
@@ -192,7 +193,16 @@ int troupe_comm_progress(troupe_comm *comm) {
     return comm->events;
 }
 
-static void idle(troupe_comm *comm, int64_t park_ns_max) {
+/* The clock costs as much as a look at the network: it is read at few of them. */
+static bool spins_without_clock(troupe_comm *comm) {
+    return comm->spin_ns > 0 && ++comm->looks % LOOKS_PER_CLOCK != 0;
+}
+
+static void idle(troupe_comm *comm, bool wakes_long) {
+    if (spins_without_clock(comm)) {
+        troupe_cpu_relax();
+        return;
+    }
     int64_t now = (int64_t)troupe_clock_ns();
     if (comm->active) {
         comm->active = false;
@@ -204,7 +214,8 @@ static void idle(troupe_comm *comm, int64_t park_ns_max) {
     } else if (quiet_ns < comm->spin_ns + YIELD_NS || comm->gated != NULL) {
         sched_yield(); /* no bell rings for an event */
     } else {
-        comm->backend->park(comm, park_ns_max);
+        bool polls = !wakes_long || comm->pollers != NULL || !comm->backend->wakes(comm);
+        comm->backend->park(comm, polls ? TROUPE_PARK_NS_MAX : TROUPE_PARK_NS_LONG);
     }
     if (comm->watch != NULL) {
         comm->watch(comm->watch_arg, (uint64_t)quiet_ns);
@@ -212,12 +223,11 @@ static void idle(troupe_comm *comm, int64_t park_ns_max) {
 }
 
 void troupe_comm_idle(troupe_comm *comm) {
-    idle(comm, TROUPE_PARK_NS_MAX);
+    idle(comm, false);
 }
 
 void troupe_comm_wait(troupe_comm *comm) {
-    bool polls = comm->pollers != NULL || !comm->backend->wakes(comm);
-    idle(comm, polls ? TROUPE_PARK_NS_MAX : TROUPE_PARK_NS_LONG);
+    idle(comm, true);
 }
 
 troupe_status troupe_comm_failure(const troupe_comm *comm) {
