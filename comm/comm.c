@@ -14,7 +14,6 @@
 enum {
     SPIN_NS_DEFAULT = 5000,
     YIELD_NS = 300000, /* after the spin budget, before parking */
-    LOOKS_PER_CLOCK = 8,
 };
 
 /* The common part's share of a transfer's scratch. */
@@ -193,16 +192,7 @@ int troupe_comm_progress(troupe_comm *comm) {
     return comm->events;
 }
 
-/* The clock costs as much as a look at the network: it is read at few of them. */
-static bool spins_without_clock(troupe_comm *comm) {
-    return comm->spin_ns > 0 && ++comm->looks % LOOKS_PER_CLOCK != 0;
-}
-
 static void idle(troupe_comm *comm, bool wakes_long) {
-    if (spins_without_clock(comm)) {
-        troupe_cpu_relax();
-        return;
-    }
     int64_t now = (int64_t)troupe_clock_ns();
     if (comm->active) {
         comm->active = false;

@@ -80,7 +80,6 @@ struct troupe_comm {
     bool in_progress;  /* a callback must not call progress */
     bool active;       /* something completed, or a wait began, since idle looked last */
     int64_t active_ns; /* when idle saw that */
-    unsigned looks;    /* calls of idle */
     int64_t spin_ns;
     int control_messages_max;
 
