@@ -16,6 +16,7 @@
 enum {
     FIRINGS_PER_POLL = 4, /* a busy worker looks into its rings so often */
     LOOKS_PER_CLOCK = 64,
+    TRACE_BLOCK = 16,
     READY_LEAST = 2, /* who has fewer ready tasks keeps them */
 };
 
@@ -238,12 +239,36 @@ static void advance_firing(const struct troupe_crew *crew, struct crew_task *tas
     }
 }
 
-static void trace(struct crew_worker *w, const struct crew_task *task, uint64_t begin_ns) {
-    w->clock_ns = troupe_clock_ns();
-    troupe_trace_add(&w->trace, &(struct troupe_trace_event){.what = task->index,
-                                                             .index = task->firing.microbatch,
-                                                             .begin_ns = begin_ns,
-                                                             .end_ns = w->clock_ns});
+/* Room for events in the trace, in blocks so that workers seldom meet; towards its end one by one,
+ * so that none is lost while there is room. */
+static bool claim_trace(struct crew_worker *w) {
+    struct troupe_crew *crew = w->crew;
+    int claimed = atomic_load_explicit(&crew->trace_claimed, memory_order_relaxed), block;
+    do {
+        int room = crew->trace->capacity - claimed;
+        block = room > TRACE_BLOCK * crew->worker_count ? TRACE_BLOCK : 1;
+        if (room == 0) {
+            return false;
+        }
+        /* relaxed: it only hands out places; the end of the step orders the events */
+    } while (!atomic_compare_exchange_weak_explicit(&crew->trace_claimed, &claimed, claimed + block,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    w->trace_next = &crew->trace->events[claimed];
+    w->trace_end = w->trace_next + block;
+    return true;
+}
+
+static void trace(struct crew_worker *w, const struct crew_task *task) {
+    uint64_t begin_ns = w->clock_ns;
+    w->clock_ns = troupe_counter_ns(&w->crew->counter);
+    if (w->trace_next == w->trace_end && !claim_trace(w)) {
+        w->trace_dropped++;
+        return;
+    }
+    *w->trace_next++ = (struct troupe_trace_event){.what = task->index,
+                                                   .index = task->firing.microbatch,
+                                                   .begin_ns = begin_ns,
+                                                   .end_ns = w->clock_ns};
 }
 
 static void fire(struct crew_worker *w, struct crew_task *task) {
@@ -252,8 +277,8 @@ static void fire(struct crew_worker *w, struct crew_task *task) {
         keep_failure(w, task, status);
         return;
     }
-    if (w->trace.capacity > 0) {
-        trace(w, task, w->clock_ns);
+    if (w->crew->trace != NULL) {
+        trace(w, task);
     }
     task->queued = false;
     advance_windows(task);
@@ -275,7 +300,9 @@ static bool is_failed(const struct troupe_crew *crew) {
 
 static void run_ready_tasks(struct crew_worker *w) {
     int until_poll = FIRINGS_PER_POLL;
-    w->clock_ns = w->trace.capacity > 0 && ready_count(w) > 0 ? troupe_clock_ns() : 0;
+    if (w->crew->trace != NULL && ready_count(w) > 0) {
+        w->clock_ns = troupe_counter_ns(&w->crew->counter);
+    }
     while (w->ready_begin != w->ready_end) {
         struct crew_task *task = w->ready[w->ready_begin++ & w->crew->ready_mask];
         fire(w, task);
@@ -396,6 +423,43 @@ static void *worker_main(void *arg) {
 
 /* ---- steps ---- */
 
+static void open_trace(struct troupe_crew *crew) {
+    if (crew->trace != NULL) {
+        troupe_counter_adjust(&crew->counter);
+        atomic_store_explicit(&crew->trace_claimed, crew->trace->count, memory_order_relaxed);
+    }
+}
+
+/* Events of the end go where blocks were not filled. */
+static void close_trace(struct troupe_crew *crew) {
+    struct troupe_trace *all = crew->trace;
+    if (all == NULL) {
+        return;
+    }
+    struct troupe_trace_event *end =
+        all->events + atomic_load_explicit(&crew->trace_claimed, memory_order_relaxed);
+    for (int i = 0; i < crew->worker_count; i++) {
+        struct crew_worker *w = &crew->workers[i];
+        while (w->trace_next != w->trace_end) {
+            struct crew_worker *last = crew->workers; /* whose block is at the end, unfilled */
+            while (last != crew->workers + crew->worker_count &&
+                   (last->trace_next == last->trace_end || last->trace_end != end)) {
+                last++;
+            }
+            end--;
+            if (last != crew->workers + crew->worker_count) {
+                last->trace_end--;
+            } else {
+                *w->trace_next++ = *end;
+            }
+        }
+        all->dropped += w->trace_dropped;
+        w->trace_dropped = 0;
+        w->trace_next = w->trace_end = NULL;
+    }
+    all->count = (int)(end - all->events);
+}
+
 static void begin_step(struct troupe_crew *crew, int64_t step) {
     if (crew->step < 0) { /* the first step may be any */
         for (int t = 0; t < crew->task_count; t++) {
@@ -403,6 +467,7 @@ static void begin_step(struct troupe_crew *crew, int64_t step) {
         }
     }
     crew->step = step;
+    open_trace(crew);
     atomic_store_explicit(&crew->remaining, (int64_t)crew->task_count * crew->microbatches,
                           memory_order_relaxed);
     atomic_store_explicit(
@@ -413,16 +478,6 @@ static void begin_step(struct troupe_crew *crew, int64_t step) {
     fence_before_wake(crew); /* pairs with the one in sleep_until_woken */
     for (int i = 1; i < crew->worker_count; i++) {
         wake(&crew->workers[i]);
-    }
-}
-
-static void collect_traces(struct troupe_crew *crew) {
-    for (int i = 0; crew->trace != NULL && i < crew->worker_count; i++) {
-        struct troupe_trace *part = &crew->workers[i].trace;
-        for (int k = 0; k < part->count; k++) {
-            troupe_trace_add(crew->trace, &part->events[k]);
-        }
-        troupe_trace_reset(part);
     }
 }
 
@@ -439,7 +494,7 @@ troupe_status troupe_crew_step(struct troupe_crew *crew, int64_t step) {
         join_workers(crew); /* they end by themselves */
         return troupe_fail(atomic_load(&crew->failure), "%s", crew->failure_text);
     }
-    collect_traces(crew);
+    close_trace(crew);
     return TROUPE_OK;
 }
 

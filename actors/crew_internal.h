@@ -31,6 +31,7 @@
 #include <stdatomic.h>
 
 #include "actors/runtime_internal.h"
+#include "runtime/clock.h"
 #include "runtime/eventcount.h"
 #include "runtime/memory.h"
 #include "runtime/spsc.h"
@@ -89,8 +90,10 @@ struct crew_worker {
     uint32_t ready_begin, ready_end;
     struct crew_task **ready; /* a ring */
     int64_t fired;            /* not yet reported */
-    uint64_t clock_ns;        /* with a trace: when the latest task ended */
-    struct troupe_trace trace;
+    /* With a trace: when the latest task ended, and where events go: a block of the trace. */
+    uint64_t clock_ns;
+    struct troupe_trace_event *trace_next, *trace_end;
+    int64_t trace_dropped;
     struct troupe_spsc *outgoing; /* by receiver */
     uint64_t told;                /* bit i: worker i has something new and may have to be woken */
     struct crew_worker *asked;    /* for work; NULL: nobody */
@@ -104,6 +107,7 @@ struct crew_worker {
 struct troupe_crew {
     troupe_runtime *runtime;
     struct troupe_trace *trace; /* NULL: none */
+    struct troupe_counter counter;
     int worker_count, thread_count, microbatches;
     cpu_set_t cores;     /* that the caller may use */
     bool sleeper_fences; /* see fence_before_wake */
@@ -120,8 +124,9 @@ struct troupe_crew {
     char *memory;
     struct crew_worker *workers;
     char failure_text[1024];
-    atomic_bool failing; /* a worker writes the failure */
-    atomic_int failure;  /* troupe_status */
+    atomic_bool failing;                                  /* a worker writes the failure */
+    atomic_int failure;                                   /* troupe_status */
+    _Alignas(TROUPE_CACHE_LINE) atomic_int trace_claimed; /* events of the trace, in blocks */
     /* Written once a step. */
     _Alignas(TROUPE_CACHE_LINE) atomic_uint_least32_t epoch;
     atomic_bool stopping;

@@ -265,8 +265,7 @@ static troupe_status make_worker(struct troupe_crew *crew, int i) {
     for (int to = 0; to < crew->worker_count; to++) {
         TROUPE_TRY(troupe_spsc_init(&w->outgoing[to], to == i ? 1 : ring_capacity(crew->runtime)));
     }
-    return crew->trace != NULL ? troupe_trace_init(&w->trace, crew->task_count * crew->microbatches)
-                               : TROUPE_OK;
+    return TROUPE_OK;
 }
 
 /* What can fire at the beginning of a step without an event: all its inputs are initial ones. */
@@ -304,6 +303,7 @@ troupe_status troupe_crew_create(troupe_runtime *runtime, struct troupe_crew **o
     crew->worker_count = runtime->options.workers;
     crew->microbatches = runtime->options.microbatches;
     crew->trace = runtime->options.trace;
+    troupe_counter_begin(&crew->counter);
     CPU_ZERO(&crew->cores);
     bool fits = sched_getaffinity(0, sizeof crew->cores, &crew->cores) == 0 &&
                 crew->worker_count <= CPU_COUNT(&crew->cores);
@@ -329,7 +329,6 @@ void troupe_crew_destroy(struct troupe_crew *crew) {
         }
         troupe_free(w->outgoing);
         troupe_free(w->ready);
-        troupe_trace_fini(&w->trace);
     }
     troupe_free(crew->workers);
     troupe_free(crew->starters);

@@ -418,7 +418,9 @@ static void call_progress(troupe_runtime *runtime, bool idle) {
     bool moved = troupe_comm_progress(runtime->comm) > 0;
     if (moved && heard_ns == runtime->report.heard_ns) {
         runtime->progress_ns = troupe_clock_ns();
-    } else if (idle && !moved) {
+    } else if (idle && !moved && runtime->timers == NULL && runtime->outgoing == NULL) {
+        troupe_comm_wait(runtime->comm);
+    } else if (idle && !moved) { /* for timers or a device, too */
         troupe_comm_idle(runtime->comm);
     }
 }

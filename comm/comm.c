@@ -192,7 +192,7 @@ int troupe_comm_progress(troupe_comm *comm) {
     return comm->events;
 }
 
-void troupe_comm_idle(troupe_comm *comm) {
+static void idle(troupe_comm *comm, bool wakes_long) {
     int64_t now = (int64_t)troupe_clock_ns();
     if (comm->active) {
         comm->active = false;
@@ -204,11 +204,20 @@ void troupe_comm_idle(troupe_comm *comm) {
     } else if (quiet_ns < comm->spin_ns + YIELD_NS || comm->gated != NULL) {
         sched_yield(); /* no bell rings for an event */
     } else {
-        comm->backend->park(comm, TROUPE_PARK_NS_MAX);
+        bool polls = !wakes_long || comm->pollers != NULL || !comm->backend->wakes(comm);
+        comm->backend->park(comm, polls ? TROUPE_PARK_NS_MAX : TROUPE_PARK_NS_LONG);
     }
     if (comm->watch != NULL) {
         comm->watch(comm->watch_arg, (uint64_t)quiet_ns);
     }
+}
+
+void troupe_comm_idle(troupe_comm *comm) {
+    idle(comm, false);
+}
+
+void troupe_comm_wait(troupe_comm *comm) {
+    idle(comm, true);
 }
 
 troupe_status troupe_comm_failure(const troupe_comm *comm) {

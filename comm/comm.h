@@ -13,8 +13,8 @@
  * TROUPE_AGAIN (then `done` has been called, if set). Control messages are copied.
  * Threads: one thread per endpoint makes all calls (MPI_THREAD_FUNNELED).
  * Failure: a lost peer or a transport error is sticky: every later call and every transfer in
- * flight ends with it, and troupe_last_error names the rank. Nothing here blocks but idle, which
- * is bounded. No call but open/connect allocates.
+ * flight ends with it, and troupe_last_error names the rank. Nothing here blocks but idle and wait,
+ * which are bounded. No call but open/connect allocates.
  */
 #ifndef TROUPE_COMM_COMM_H
 #define TROUPE_COMM_COMM_H
@@ -96,6 +96,9 @@ int troupe_comm_progress(troupe_comm *comm);
 /* Called when progress returned 0 and there is nothing to run: spins for a budget since the last
  * completion, then yields, then parks until something arrives or at most 1 ms. */
 void troupe_comm_idle(troupe_comm *comm);
+/* The same for one who waits for nothing but messages of other ranks: parks for up to 50 ms where
+ * each of them would wake it. */
+void troupe_comm_wait(troupe_comm *comm);
 /* OK, or the sticky failure. */
 troupe_status troupe_comm_failure(const troupe_comm *comm);
 /* Tells every rank that this one gives up and why: this one fails with TROUPE_ERROR_ABORTED and

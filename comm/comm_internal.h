@@ -20,7 +20,8 @@
 
 enum {
     TROUPE_CONTROL_MESSAGES_DEFAULT = 8192,
-    TROUPE_PARK_NS_MAX = 1000000, /* idle's bound */
+    TROUPE_PARK_NS_MAX = 1000000,   /* idle's bound */
+    TROUPE_PARK_NS_LONG = 50000000, /* wait's bound */
     TROUPE_TAG_NAMESPACE_SHIFT = 60,
     TROUPE_TAG_GROUP = 1,   /* top four bits of a group's tags */
     TROUPE_TAG_CONTROL = 2, /* and of a backend's own messages */
@@ -40,6 +41,8 @@ struct troupe_comm_backend {
     void (*progress)(troupe_comm *comm);
     /* Sleeps until something arrives, at most timeout_ns. */
     void (*park)(troupe_comm *comm, int64_t timeout_ns);
+    /* Whether whatever another rank does for this one ends park. */
+    bool (*wakes)(troupe_comm *comm);
     /* Tells the other ranks, as well as it can, that this one gives up. */
     void (*announce_abort)(troupe_comm *comm, const char *why);
     /* The endpoint has failed: afterwards nobody touches the memory of a transfer in flight. */

@@ -362,6 +362,11 @@ static void park(troupe_comm *comm, int64_t timeout_ns) {
     }
 }
 
+static bool wakes(troupe_comm *comm) {
+    (void)comm; /* all that others do arrives as an item, with a notification */
+    return true;
+}
+
 static void announce_abort(troupe_comm *comm, const char *why) {
     troupe_loopback *world = endpoint_of(comm)->world;
     int none = 0;
@@ -425,6 +430,7 @@ static const struct troupe_comm_backend loopback_backend = {
     .control_room = control_room,
     .progress = progress,
     .park = park,
+    .wakes = wakes,
     .announce_abort = announce_abort,
     .withdraw = withdraw,
     .close = close_endpoint,

@@ -392,10 +392,17 @@ static void close_endpoint(troupe_comm *comm) {
     destroy(mpi); /* nobody calls MPI again, so it does not write into the buffers */
 }
 
+/* MPI may need the polls of both sides for anything. */
+static bool rings(troupe_process *process) {
+    (void)process;
+    return false;
+}
+
 static const struct troupe_carrier mpi_carrier = {
     .transmit = transmit,
     .announced = announced,
     .poll = poll_network,
+    .rings = rings,
 };
 
 static const struct troupe_comm_backend mpi_backend = {
@@ -405,6 +412,7 @@ static const struct troupe_comm_backend mpi_backend = {
     .control_room = troupe_process_control_room,
     .progress = troupe_process_progress,
     .park = troupe_process_park,
+    .wakes = troupe_process_wakes,
     .announce_abort = troupe_process_announce_abort,
     .withdraw = withdraw,
     .close = close_endpoint,

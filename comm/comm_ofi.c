@@ -446,6 +446,18 @@ static void poll_network(troupe_process *process) {
     }
 }
 
+/* A send in flight may need this rank's polls to get any further. */
+static bool rings(troupe_process *process) {
+    struct troupe_transfer *transfer = process->comm.in_flight;
+    for (; transfer != NULL; transfer = troupe_transfer_next(transfer)) {
+        const struct troupe_operation *operation = troupe_transfer_scratch(transfer);
+        if (operation->kind == TROUPE_OPERATION_SEND) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- life ---- */
 
 /* Each kind of libfabric object begins with a fid. */
@@ -503,6 +515,7 @@ static const struct troupe_carrier ofi_carrier = {
     .transmit = transmit,
     .announced = announced,
     .poll = poll_network,
+    .rings = rings,
 };
 
 static const struct troupe_comm_backend ofi_backend = {
@@ -512,6 +525,7 @@ static const struct troupe_comm_backend ofi_backend = {
     .control_room = troupe_process_control_room,
     .progress = troupe_process_progress,
     .park = troupe_process_park,
+    .wakes = troupe_process_wakes,
     .announce_abort = troupe_process_announce_abort,
     .withdraw = withdraw,
     .close = close_endpoint,

@@ -432,8 +432,23 @@ void troupe_process_progress(troupe_comm *comm) {
     troupe_process_farewell(process);
 }
 
+static bool all_share_host(const troupe_process *process) {
+    for (int r = 0; r < process->comm.size; r++) {
+        if (!shares_host(process, r)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool troupe_process_wakes(troupe_comm *comm) {
+    troupe_process *process = (troupe_process *)comm;
+    return process->queued == 0 && process->frames_free_count == comm->control_messages_max &&
+           all_share_host(process) && process->carrier->rings(process);
+}
+
 /* Sleeps on this rank's bell. What needs both sides for its progress (a large message) rings no
- * bell; therefore sleeps are short at first and grow with the time of quiet. */
+ * bell; therefore sleeps are short at first, and after a bell, and grow with the time of quiet. */
 void troupe_process_park(troupe_comm *comm, int64_t timeout_ns) {
     troupe_process *process = (troupe_process *)comm;
     int64_t quiet_ns = (int64_t)troupe_clock_ns() - comm->active_ns;
@@ -444,7 +459,7 @@ void troupe_process_park(troupe_comm *comm, int64_t timeout_ns) {
     if (troupe_comm_progress(comm) == 0 && comm->failure == TROUPE_OK) {
         syscall(SYS_futex, parked, FUTEX_WAIT, 1, &timeout, NULL, 0);
     }
-    atomic_store(parked, 0);
+    comm->active |= atomic_exchange(parked, 0) == 0; /* a bell: something comes, or has come */
     watch_peers(process);
     troupe_process_farewell(process);
 }

@@ -91,6 +91,9 @@ struct troupe_carrier {
     void (*announced)(troupe_process *process, int from, const void *data, size_t bytes);
     /* One look at the network. */
     void (*poll)(troupe_process *process);
+    /* Every rank that hands something to the network rings, and this rank has nothing to send that
+     * needs its polls. */
+    bool (*rings)(troupe_process *process);
 };
 
 /* Per rank. */
@@ -173,6 +176,7 @@ troupe_status troupe_process_send_control(troupe_comm *comm, int to, const void 
 int troupe_process_control_room(troupe_comm *comm);
 void troupe_process_progress(troupe_comm *comm);
 void troupe_process_park(troupe_comm *comm, int64_t timeout_ns);
+bool troupe_process_wakes(troupe_comm *comm);
 void troupe_process_announce_abort(troupe_comm *comm, const char *why);
 
 void troupe_operation_append(struct troupe_operation_list *list,

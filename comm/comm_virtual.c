@@ -198,6 +198,11 @@ static void park(troupe_comm *comm, int64_t timeout_ns) {
     pthread_mutex_unlock(&own->world->lock);
 }
 
+static bool wakes(troupe_comm *comm) {
+    (void)comm; /* it takes turns: nobody sleeps for long */
+    return false;
+}
+
 /* ---- transfers ---- */
 
 static void append(struct posted_list *list, struct posted *item) {
@@ -501,6 +506,7 @@ static const struct troupe_comm_backend virtual_backend = {
     .control_room = control_room,
     .progress = progress,
     .park = park,
+    .wakes = wakes,
     .announce_abort = announce_abort,
     .withdraw = withdraw,
     .close = close_endpoint,

@@ -281,7 +281,7 @@ static troupe_status run(troupe_group *group, const struct request *request) {
     group->comm->active = true; /* quiet since now */
     while (operation.status == TROUPE_AGAIN) {
         if (troupe_comm_progress(group->comm) == 0) {
-            troupe_comm_idle(group->comm);
+            troupe_comm_wait(group->comm);
         }
     }
     return operation.status;

@@ -33,11 +33,15 @@ struct bench_pattern {
     int64_t iterations;         /* of pattern_work, in each task */
     int replays;                /* in a round */
     size_t bytes;               /* of an output, a multiple of a stamp's; 0: one stamp */
+    bool loops;                 /* one actor for each point, see below */
     bool plant;                 /* leaves one dependency out: the stamps must tell */
     struct troupe_trace *trace; /* NULL: none */
 };
 
-/* One actor for each task, an edge for each dependency, replayed as a step. Points are spread over
+/* One actor for each task, an edge for each dependency, replayed as a step. With `loops` one actor
+ * for each point, which fires once for each step of the pattern, as the stages of a model do for
+ * each microbatch; only of patterns whose steps all are the same, and the first reads the last of
+ * the replay before. Points are spread over
  * the ranks, and over the workers of a rank, in even intervals. Seconds of a replay, BENCH_ROUNDS
  * of them. */
 troupe_status bench_pattern_run(troupe_comm *comm, const struct bench_pattern *run,

@@ -42,18 +42,25 @@ struct job {
 
 /* ---- a task ---- */
 
+/* The task's step, counted over all replays. */
+static int64_t step_of(const struct task *task, const struct troupe_firing *firing) {
+    return firing->step * task->run->pattern.steps +
+           (task->run->loops ? firing->microbatch : task->step);
+}
+
 static troupe_status check_input(const struct task *task, const struct troupe_firing *firing,
                                  int i) {
     const struct pattern_stamp *stamps = firing->inputs[i].data;
-    int64_t step = firing->step * task->run->pattern.steps + task->step; /* of t - 1, from 1 */
+    int64_t step = step_of(task, firing);       /* of t - 1, from 1 */
+    int point = step > 0 ? task->inputs[i] : 0; /* the messages of the beginning are zero */
     int64_t count = firing->inputs[i].columns * 4 / (int64_t)sizeof *stamps;
     for (int64_t k = 0; k < count; k++) {
-        if (__builtin_expect(stamps[k].step != step || stamps[k].point != task->inputs[i], 0)) {
+        if (__builtin_expect(stamps[k].step != step || stamps[k].point != point, 0)) {
             return troupe_fail(TROUPE_ERROR_DATA,
                                "task %d of step %d has read stamp %" PRId64 ", %" PRId64
                                " where point %d must have left %" PRId64,
-                               task->point, task->step, stamps[k].step, stamps[k].point,
-                               task->inputs[i], step);
+                               task->point, task->step, stamps[k].step, stamps[k].point, point,
+                               step);
         }
     }
     return TROUPE_OK;
@@ -67,8 +74,7 @@ static troupe_status run_task(void *state, struct troupe_firing *firing) {
     if (task->run->iterations > 0) {
         pattern_work(task->run->iterations);
     }
-    const struct pattern_stamp stamp = {
-        .step = firing->step * task->run->pattern.steps + task->step + 1, .point = task->point};
+    const struct pattern_stamp stamp = {.step = step_of(task, firing) + 1, .point = task->point};
     for (int i = 0; i < task->output_count; i++) {
         struct pattern_stamp *stamps = firing->outputs[i].data;
         int64_t count = firing->outputs[i].columns * 4 / (int64_t)sizeof *stamps;
@@ -81,8 +87,18 @@ static troupe_status run_task(void *state, struct troupe_firing *firing) {
 
 /* ---- the graph ---- */
 
+/* Rows of tasks: of the pattern's steps, or of the one that repeats. */
+static int rows_of(const struct bench_pattern *run) {
+    return run->loops ? 1 : run->pattern.steps;
+}
+
 static struct task *task_at(const struct job *job, int step, int point) {
     return &job->tasks[step * job->run->pattern.width + point];
+}
+
+/* The task whose output one of the row reads. */
+static struct task *task_before(const struct job *job, int row, int point) {
+    return task_at(job, job->run->loops ? 0 : row - 1, point);
 }
 
 static const struct troupe_actor_class *class_of(struct job *job, int inputs, int outputs) {
@@ -114,12 +130,15 @@ static void name_ports(struct job *job) {
 /* Reads the pattern: inputs of every task, and how many read it. */
 static troupe_status fill_tasks(struct job *job) {
     const struct pattern *pattern = &job->run->pattern;
-    for (int t = 0; t < pattern->steps; t++) {
+    for (int t = 0; t < rows_of(job->run); t++) {
         for (int p = 0; p < pattern->width; p++) {
             struct task *task = task_at(job, t, p);
-            *task = (struct task){.run = job->run, .step = t, .point = p, .gang = -1};
+            int step = job->run->loops ? 1 : t;
+            task->run = job->run;
+            task->step = t;
+            task->point = p;
             int count =
-                pattern_has(pattern, t, p) ? pattern_inputs(pattern, t, p, job->scratch) : 0;
+                pattern_has(pattern, step, p) ? pattern_inputs(pattern, step, p, job->scratch) : 0;
             if (count > TROUPE_PORTS_MAX) {
                 return troupe_fail(TROUPE_ERROR_INVALID,
                                    "%s: a task reads %d others; an actor has %d inputs",
@@ -128,7 +147,7 @@ static troupe_status fill_tasks(struct job *job) {
             task->input_count = count;
             memcpy(task->inputs, job->scratch, (size_t)count * sizeof *job->scratch);
             for (int i = 0; i < count; i++) {
-                task_at(job, t - 1, job->scratch[i])->output_count++;
+                task_before(job, t, job->scratch[i])->output_count++;
             }
         }
     }
@@ -158,7 +177,7 @@ static troupe_status spawn_task(struct job *job, struct task *task, int rank_cou
 }
 
 static troupe_status connect_input(struct job *job, const struct task *task, int i) {
-    struct task *from = task_at(job, task->step - 1, task->inputs[i]);
+    struct task *from = task_before(job, task->step, task->inputs[i]);
     char name[NAME_BYTES];
     int port = from->next_output++;
     snprintf(name, sizeof name, "%d to %d at step %d", from->point, task->point, task->step);
@@ -172,8 +191,8 @@ static troupe_status connect_input(struct job *job, const struct task *task, int
                                          .from_port = job->port_names[TROUPE_PORTS_MAX + port],
                                          .to = &task->gang,
                                          .to_port = job->port_names[i],
-                                         .credits = plant ? 2 : 1,
-                                         .initial = plant ? 1 : 0,
+                                         .credits = plant || job->run->loops ? 2 : 1,
+                                         .initial = plant || job->run->loops ? 1 : 0,
                                          .columns = (int64_t)bytes / 4,
                                          .dtype = TROUPE_INT32},
         NULL);
@@ -181,7 +200,7 @@ static troupe_status connect_input(struct job *job, const struct task *task, int
 
 static troupe_status build(struct job *job, int rank_count) {
     const struct pattern *pattern = &job->run->pattern;
-    int tasks = pattern->steps * pattern->width;
+    int tasks = rows_of(job->run) * pattern->width;
     TROUPE_TRY(TROUPE_NEW(&job->tasks, tasks));
     TROUPE_TRY(TROUPE_NEW(&job->scratch, pattern->width));
     TROUPE_TRY(TROUPE_NEW(&job->classes, (TROUPE_PORTS_MAX + 1) * (TROUPE_PORTS_MAX + 1)));
@@ -225,11 +244,15 @@ troupe_status bench_pattern_run(troupe_comm *comm, const struct bench_pattern *r
                                 double *samples) {
     struct job job = {.run = run};
     TROUPE_TRY(pattern_check(&run->pattern));
-    troupe_status status =
-        troupe_runtime_create(comm,
-                              &(struct troupe_runtime_options){
-                                  .microbatches = 1, .workers = run->workers, .trace = run->trace},
-                              &job.runtime);
+    if (run->loops && !pattern_repeats(&run->pattern)) {
+        return troupe_fail(TROUPE_ERROR_INVALID, "%s has other dependencies in each step",
+                           pattern_name(run->pattern.kind));
+    }
+    const struct troupe_runtime_options options = {.microbatches =
+                                                       run->loops ? run->pattern.steps : 1,
+                                                   .workers = run->workers,
+                                                   .trace = run->trace};
+    troupe_status status = troupe_runtime_create(comm, &options, &job.runtime);
     if (status == TROUPE_OK) {
         status = build(&job, troupe_comm_size(comm));
     }

@@ -98,6 +98,19 @@ int pattern_task_count(const struct pattern *pattern) {
     return count;
 }
 
+bool pattern_repeats(const struct pattern *pattern) {
+    switch (pattern->kind) {
+    case PATTERN_NO_COMM:
+    case PATTERN_STENCIL_1D:
+    case PATTERN_STENCIL_1D_PERIODIC:
+    case PATTERN_ALL_TO_ALL:
+    case PATTERN_NEAREST:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* ---- what they read ---- */
 
 static int bits_of(int width) {

@@ -63,6 +63,8 @@ bool pattern_has(const struct pattern *pattern, int step, int point);
  * Returns how many. */
 int pattern_inputs(const struct pattern *pattern, int step, int point, int *inputs);
 int pattern_task_count(const struct pattern *pattern);
+/* Whether all steps but the first read the same points. */
+bool pattern_repeats(const struct pattern *pattern);
 /* Of two_island: points [0, this) are the encoder's, 3 of 8. Encoder points go on by themselves; a
  * point of the language model reads itself, the one before, and those encoder points whose part of
  * the batch overlaps its own. */
