@@ -251,6 +251,7 @@ troupe_status troupe_make_conductor(troupe_runtime *runtime) {
                                             .index = runtime->graph_index,
                                             .look_ahead = runtime->options.look_ahead,
                                             .order = runtime->order,
+                                            .costs = runtime->options.costs,
                                             .receivers = ask_receivers,
                                             .arg = runtime};
     return troupe_engine_create(&runtime->graph, &options, &runtime->engine);

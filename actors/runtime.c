@@ -662,6 +662,7 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     uint64_t hash = troupe_hash_text(TROUPE_SAMPLE_SET_EMPTY, runtime->order_name);
     hash = troupe_hash_int(hash, runtime->options.microbatches);
     hash = troupe_hash_int(hash, runtime->options.look_ahead);
+    hash = troupe_hash_int(hash, runtime->options.costs != NULL);
     hash = troupe_hash_int(hash, runtime->options.checksum);
     hash = troupe_hash_int(hash, runtime->options.serialize);
     hash = troupe_hash_int(hash, runtime->options.through_host);

@@ -32,6 +32,7 @@
 #include "comm/comm.h"
 #include "runtime/status.h"
 #include "runtime/trace.h"
+#include "scheduler/cost.h"
 #include "scheduler/graph.h"
 
 #ifdef __cplusplus
@@ -42,8 +43,11 @@ struct troupe_runtime_options {
     int microbatches;  /* firings a step; 0: no steps, methods fire whenever they can */
     const char *order; /* order policy: a name or the path of a shared object; NULL: fifo */
     int look_ahead;    /* tickets a rank may hold unfinished; 0: 2 */
-    int64_t stall_ns;  /* deadline without any progress; 0: 60 s, < 0: none */
-    bool checksum;     /* payloads carry a checksum that the receiver verifies; not on a device */
+    /* For order policies that plan ahead: asked at the begin of a step, the same on every rank.
+     * NULL: not known. Borrowed. */
+    const struct troupe_costs *costs;
+    int64_t stall_ns; /* deadline without any progress; 0: 60 s, < 0: none */
+    bool checksum;    /* payloads carry a checksum that the receiver verifies; not on a device */
     /* One lane at a time: reductions run when the rank's tasks of the step (but those once a step)
      * have. For collectives that hold up a stream or the host, where the lanes may not fit side by
      * side, e.g. on ranks that share a GPU. */

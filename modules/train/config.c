@@ -116,7 +116,11 @@ static const struct key keys[] = {
     PLACEMENT_KEYS("projector", 1),
     PLACEMENT_KEYS("llm", 2),
 
-    KEY("schedule.order", TEXT, schedule.order, "1f1b", "fifo, 1f1b, or a shared object"),
+    KEY("schedule.order", TEXT, schedule.order, "fill",
+        "fill, 1f1b, zero_bubble, fifo and others (`troupe info`), or a shared object"),
+    KEY("schedule.costs", TEXT, schedule.costs, "measured",
+        "what tasks are expected to take, for orders that plan: measured in the steps so far, "
+        "roofline, or the path of a profile"),
     KEY("schedule.look_ahead", INT, schedule.look_ahead, "2", "tickets a rank holds at a time"),
     KEY("schedule.credits", INT, schedule.credits, "2", "messages in flight per edge"),
     KEY("schedule.slots", INT, schedule.slots, "0",
