@@ -190,6 +190,9 @@ enum troupe_wait_cause troupe_ticket_wait(const troupe_runtime *runtime,
             return TROUPE_WAIT_INPUT;
         }
     }
+    if (troupe_static_awaits_reduction(runtime, ticket->method)) {
+        return TROUPE_WAIT_REDUCTION;
+    }
     for (int i = 0; i < method->output_count; i++) {
         *port_out = method->outputs[i];
         struct troupe_outlet *outlet = gang->outlets[*port_out];
@@ -464,7 +467,8 @@ static void charge_wait(troupe_runtime *runtime, uint64_t begin_ns, uint64_t tic
 
 /* Whether there is a ticket to run. The conductor may be a step ahead of this rank, whose app has
  * not begun that step yet: then its tickets wait. */
-static bool has_ticket(const troupe_runtime *runtime) {
+static bool has_ticket(troupe_runtime *runtime) {
+    troupe_static_feed(runtime);
     if (runtime->ticket_count == 0) {
         return false;
     }
@@ -667,6 +671,7 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     hash = troupe_hash_int(hash, runtime->options.serialize);
     hash = troupe_hash_int(hash, runtime->options.through_host);
     hash = troupe_hash_int(hash, runtime->options.workers);
+    hash = troupe_hash_int(hash, runtime->options.static_order);
     hash = troupe_hash_int(hash, runtime->options.host_may_wait);
     TROUPE_TRY_FAIL(troupe_record_call(runtime, "create with order ", runtime->order_name, hash));
     *out = runtime;
@@ -724,8 +729,21 @@ troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_
     return TROUPE_OK;
 }
 
+static troupe_status check_mode(const troupe_runtime *runtime) {
+    const struct troupe_runtime_options *o = &runtime->options;
+    if (o->static_order && (o->microbatches == 0 || o->host_may_wait)) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "mode static is for jobs with steps whose tasks run on the host; %s: "
+                           "use mode dynamic",
+                           o->host_may_wait ? "here launches may wait for other ranks"
+                                            : "this one has no steps");
+    }
+    return TROUPE_OK;
+}
+
 static troupe_status make_machinery(troupe_runtime *runtime) {
     const struct troupe_graph *graph = NULL;
+    TROUPE_TRY(check_mode(runtime));
     TROUPE_TRY(troupe_runtime_graph(runtime, &graph));
     if (runtime->options.workers > 0) {
         TROUPE_TRY(troupe_create_actors(runtime));

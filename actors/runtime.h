@@ -58,7 +58,11 @@ struct troupe_runtime_options {
      * in its stream, which waits for the former. */
     bool host_may_wait;
     bool through_host; /* messages between devices of one machine, too, go through host memory */
-    int generation;    /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
+    /* Mode static: the order of a step's tickets is found before it begins, by the order policy and
+     * the costs, and each rank gets its own in one message; nothing is decided later. For large
+     * jobs, and where tasks take what is expected. With steps, and not where the host may wait. */
+    bool static_order;
+    int generation; /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
     /* Threads, the caller's included, that fire the actors of a step side by side, each as soon as
      * it can and in no other order: methods of one actor never at the same time, those of two
      * actors in any. Only in a job of one rank, with steps, for actors on the host whose methods

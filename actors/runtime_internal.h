@@ -9,6 +9,7 @@
  *     copies.c            tensors on a device: copies to and from messages, events
  *     flow.c              messages that the sender's device writes into the receiver's tensor
  *     conductor.c         the engine of an island, fed by control messages
+ *     static_step.c       instead of engines: a step's tickets in one message
  *     task_clock.c        how long tasks take on a device
  *     runtime.c           the executor: tickets in order, waits, accounting, failure
  *     crew.c              instead of all these from mailbox.c on: worker threads on one rank
@@ -37,7 +38,8 @@ enum {
 };
 
 /* Tag of a channel's messages, apart from those of other users of the endpoint. */
-#define TROUPE_EDGE_TAG UINT64_C(0x0e00000000000000)
+#define TROUPE_EDGE_TAG   UINT64_C(0x0e00000000000000)
+#define TROUPE_SCRIPT_TAG (UINT64_C(1) << 54) /* a step's tickets */
 
 /* ---- what the app declares ---- */
 
@@ -287,7 +289,12 @@ struct troupe_control {
 
 struct troupe_crew; /* crew_internal.h */
 
-enum troupe_wait_cause { TROUPE_WAIT_NOTHING, TROUPE_WAIT_INPUT, TROUPE_WAIT_OUTPUT };
+enum troupe_wait_cause {
+    TROUPE_WAIT_NOTHING,
+    TROUPE_WAIT_INPUT,
+    TROUPE_WAIT_OUTPUT,
+    TROUPE_WAIT_REDUCTION, /* one that goes before, in mode static */
+};
 
 struct troupe_runtime {
     troupe_comm *comm;
@@ -339,6 +346,7 @@ struct troupe_runtime {
     int64_t tickets_issued; /* by this conductor, counted per member */
     uint64_t *issued_ns;    /* by method of the graph: its latest ticket; conductors */
     bool last_said;
+    struct troupe_static_step *static_step; /* instead of an engine; NULL: mode dynamic */
 
     struct troupe_crew *crew;           /* fires instead of all below; NULL: no workers */
     struct troupe_rank_ticket *tickets; /* a ring */
@@ -513,6 +521,20 @@ void troupe_conductor_pump(troupe_runtime *runtime);
 void troupe_tell_conductor(troupe_runtime *runtime, const struct troupe_control *control);
 /* An event for the engine of this rank. */
 void troupe_conductor_event(troupe_runtime *runtime, const struct troupe_control *control);
+
+/* Who receives something of each message of the step, as far as conductors here ask. */
+troupe_status troupe_mark_step_receivers(troupe_runtime *runtime, int64_t step);
+uint64_t troupe_ask_receivers(void *arg, int edge, int64_t step, int microbatch);
+
+/* ---- static_step.c: without effect in mode dynamic ---- */
+
+troupe_status troupe_make_static_step(troupe_runtime *runtime);
+void troupe_destroy_static_step(troupe_runtime *runtime);
+void troupe_static_begin_step(troupe_runtime *runtime, int64_t step);
+/* The rank's next ticket, where it has none. */
+void troupe_static_feed(troupe_runtime *runtime);
+/* Whether a reduction that goes before the method has not completed. */
+bool troupe_static_awaits_reduction(const troupe_runtime *runtime, int method);
 
 /* ---- runtime.c ---- */
 

@@ -87,6 +87,7 @@ struct troupe_config {
     } placement;
     struct {
         char order[TROUPE_CONFIG_TEXT_BYTES];
+        char mode[TROUPE_CONFIG_TEXT_BYTES];  /* dynamic, static */
         char costs[TROUPE_CONFIG_TEXT_BYTES]; /* measured, roofline, or a profile's path */
         int look_ahead;
         int credits; /* messages in flight per edge */

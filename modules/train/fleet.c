@@ -171,6 +171,7 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
         .microbatches = config->train.microbatches,
         .order = config->schedule.order,
         .look_ahead = config->schedule.look_ahead,
+        .static_order = strcmp(config->schedule.mode, "static") == 0,
         .costs = fleet->options.outline ? NULL : &fleet->cost_table,
         .stall_ns = (int64_t)(config->comm.stall_s * 1e9),
         .serialize = troupe_fleet_serializes(fleet),
