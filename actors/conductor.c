@@ -98,6 +98,10 @@ static void send_ticket(troupe_runtime *runtime, const struct troupe_ticket *tic
                                      .slot = ticket->slot,
                                      .firing = ticket->firing};
     runtime->issued_ns[ticket->method] = troupe_clock_ns();
+    if (runtime->tree != NULL) {
+        troupe_tree_send_ticket(runtime, &control);
+        return;
+    }
     for (int k = 0; k < gang->options.rank_count; k++) {
         if (gang->ranks[k] == runtime->rank) {
             troupe_push_ticket(runtime, &control);
@@ -175,6 +179,8 @@ void troupe_tell_conductor(troupe_runtime *runtime, const struct troupe_control 
     int conductor = runtime->conductor_of[runtime->rank];
     if (conductor == runtime->rank) {
         troupe_conductor_event(runtime, control);
+    } else if (runtime->tree != NULL) {
+        troupe_tree_tell_conductor(runtime, control);
     } else {
         troupe_send_control(runtime, conductor, control);
     }

@@ -46,6 +46,7 @@ struct troupe_runtime_options {
     /* For order policies that plan ahead: asked at the begin of a step, the same on every rank.
      * NULL: not known. Borrowed. */
     const struct troupe_costs *costs;
+    int tree_ranks;   /* in larger islands tickets and reports go along a tree; 0: 64 */
     int64_t stall_ns; /* deadline without any progress; 0: 60 s, < 0: none */
     bool checksum;    /* payloads carry a checksum that the receiver verifies; not on a device */
     /* One lane at a time: reductions run when the rank's tasks of the step (but those once a step)

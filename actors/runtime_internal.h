@@ -9,6 +9,7 @@
  *     copies.c            tensors on a device: copies to and from messages, events
  *     flow.c              messages that the sender's device writes into the receiver's tensor
  *     conductor.c         the engine of an island, fed by control messages
+ *     tree.c              how tickets and reports get about in a large island
  *     static_step.c       instead of engines: a step's tickets in one message
  *     task_clock.c        how long tasks take on a device
  *     runtime.c           the executor: tickets in order, waits, accounting, failure
@@ -34,6 +35,7 @@
 enum {
     TROUPE_CREDITS_DEFAULT = 2,
     TROUPE_LOOK_AHEAD_DEFAULT = 2,
+    TROUPE_TREE_RANKS_DEFAULT = 64,
     TROUPE_NOBODY = -1, /* a rank or shard that is none */
 };
 
@@ -277,6 +279,7 @@ enum troupe_control_kind {
     TROUPE_CONTROL_FACT,    /* struct troupe_wait_fact */
     TROUPE_CONTROL_REPORTED, /* no more facts: index = round */
     TROUPE_CONTROL_BYE,      /* to all: nothing more comes from this runtime */
+    TROUPE_CONTROL_BATCH,    /* several of the first three, see tree.c */
 };
 
 struct troupe_control {
@@ -346,6 +349,7 @@ struct troupe_runtime {
     int64_t tickets_issued; /* by this conductor, counted per member */
     uint64_t *issued_ns;    /* by method of the graph: its latest ticket; conductors */
     bool last_said;
+    struct troupe_tree *tree;               /* of a large island; NULL: messages go straight */
     struct troupe_static_step *static_step; /* instead of an engine; NULL: mode dynamic */
 
     struct troupe_crew *crew;           /* fires instead of all below; NULL: no workers */
@@ -526,6 +530,17 @@ void troupe_conductor_event(troupe_runtime *runtime, const struct troupe_control
 troupe_status troupe_mark_step_receivers(troupe_runtime *runtime, int64_t step);
 uint64_t troupe_ask_receivers(void *arg, int edge, int64_t step, int microbatch);
 
+/* ---- tree.c ---- */
+
+/* Where the island is large. */
+troupe_status troupe_make_tree(troupe_runtime *runtime);
+void troupe_destroy_tree(troupe_runtime *runtime);
+void troupe_tree_send_ticket(troupe_runtime *runtime, const struct troupe_control *ticket);
+void troupe_tree_tell_conductor(troupe_runtime *runtime, const struct troupe_control *control);
+void troupe_tree_heed(troupe_runtime *runtime, const void *message, size_t bytes);
+/* Wherever the rank has heard all there is for now; without a tree nothing. */
+void troupe_tree_flush(troupe_runtime *runtime);
+
 /* ---- static_step.c: without effect in mode dynamic ---- */
 
 troupe_status troupe_make_static_step(troupe_runtime *runtime);
@@ -540,6 +555,7 @@ bool troupe_static_awaits_reduction(const troupe_runtime *runtime, int method);
 
 /* Keeps the first failure, with this thread's last error, and tells all ranks. */
 void troupe_runtime_fail(troupe_runtime *runtime, troupe_status status);
+void troupe_send_control_bytes(troupe_runtime *runtime, int to, const void *message, size_t bytes);
 void troupe_send_control(troupe_runtime *runtime, int to, const struct troupe_control *control);
 void troupe_send_fact(troupe_runtime *runtime, int to, const struct troupe_wait_fact *fact);
 void troupe_push_ticket(troupe_runtime *runtime, const struct troupe_control *control);
