@@ -343,8 +343,10 @@ static troupe_status prepare_costs(struct troupe_fleet *fleet) {
     return TROUPE_OK;
 }
 
+/* Of devices the timeline has the launches, which say nothing of the work. */
 void troupe_fleet_learn(struct troupe_fleet *fleet) {
-    if (strcmp(fleet->options.config->schedule.costs, "measured") == 0) {
+    bool on_host = fleet->lane == NULL;
+    if (on_host && strcmp(fleet->options.config->schedule.costs, "measured") == 0) {
         troupe_fleet_costs_learn(fleet->costs, troupe_timeline_schedule(fleet->timeline));
     }
 }
