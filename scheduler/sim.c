@@ -494,11 +494,20 @@ static bool shared_buffer_is_free(const troupe_sim *sim, int method, int firing,
     return held < sim->graph->edges[returns].initial + (sim->options.receivers != NULL);
 }
 
+/* Buffers of an output beyond its credits. */
+static int spare_buffers(const troupe_sim *sim, int edge) {
+    const struct troupe_sim_options *o = &sim->options;
+    if (o->receivers == NULL || sim->graph->edges[edge].initial > 0) {
+        return 0;
+    }
+    return o->may_be_empty == NULL || o->may_be_empty(o->arg, edge);
+}
+
 static bool outputs_are_free(const troupe_sim *sim, int method, int firing, int member) {
     for (int i = sim->output_range[method].begin; i < sim->output_range[method].end; i++) {
         int e = sim->outputs[i];
         const struct troupe_edge *plan = &sim->graph->edges[e];
-        int buffers = plan->credits + (sim->options.receivers != NULL && plan->initial == 0);
+        int buffers = plan->credits + spare_buffers(sim, e);
         if (e != sim->methods[method].returns_edge &&
             held_buffers(sim, e, firing + plan->initial, member) >= buffers) {
             return false;

@@ -74,6 +74,7 @@ static troupe_status make_sim(troupe_simulation *s) {
                                      .cluster = s->options.cluster,
                                      .edge_bytes = troupe_forecast_bytes,
                                      .receivers = troupe_forecast_receivers,
+                                     .may_be_empty = troupe_forecast_may_be_empty,
                                      .arg = s->forecast},
         &s->sim));
     TROUPE_TRY(troupe_bound_create(
