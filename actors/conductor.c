@@ -13,7 +13,11 @@ static bool is_conductor(const troupe_runtime *runtime) {
 
 /* ---- who receives something, known before the step ---- */
 
+/* In mode static conductors look at the whole job. */
 static bool touches_island(const troupe_runtime *runtime, const int *gangs, int count) {
+    if (runtime->options.static_order) {
+        return true;
+    }
     for (int i = 0; i < count; i++) {
         if (troupe_conductor_of_gang(runtime, gangs[i]) == runtime->rank) {
             return true;
@@ -80,7 +84,7 @@ static uint64_t receivers_of(const troupe_runtime *runtime, int channel, int mic
     return c->receivers != NULL ? c->receivers[microbatch] : everyone(runtime, gang);
 }
 
-static uint64_t ask_receivers(void *arg, int edge, int64_t step, int microbatch) {
+uint64_t troupe_ask_receivers(void *arg, int edge, int64_t step, int microbatch) {
     (void)step; /* marked for this one in begin_step */
     return receivers_of(arg, edge, microbatch);
 }
@@ -94,6 +98,10 @@ static void send_ticket(troupe_runtime *runtime, const struct troupe_ticket *tic
                                      .slot = ticket->slot,
                                      .firing = ticket->firing};
     runtime->issued_ns[ticket->method] = troupe_clock_ns();
+    if (runtime->tree != NULL) {
+        troupe_tree_send_ticket(runtime, &control);
+        return;
+    }
     for (int k = 0; k < gang->options.rank_count; k++) {
         if (gang->ranks[k] == runtime->rank) {
             troupe_push_ticket(runtime, &control);
@@ -165,31 +173,45 @@ void troupe_conductor_event(troupe_runtime *runtime, const struct troupe_control
 }
 
 void troupe_tell_conductor(troupe_runtime *runtime, const struct troupe_control *control) {
+    if (runtime->static_step != NULL) {
+        return; /* nobody wants to know */
+    }
     int conductor = runtime->conductor_of[runtime->rank];
     if (conductor == runtime->rank) {
         troupe_conductor_event(runtime, control);
+    } else if (runtime->tree != NULL) {
+        troupe_tree_tell_conductor(runtime, control);
     } else {
         troupe_send_control(runtime, conductor, control);
     }
 }
 
-void troupe_conductor_begin_step(troupe_runtime *runtime, int64_t step) {
-    if (!is_conductor(runtime)) {
-        return;
-    }
+troupe_status troupe_mark_step_receivers(troupe_runtime *runtime, int64_t step) {
     for (int e = 0; e < runtime->edge_count; e++) {
         const struct troupe_actor_edge *edge = &runtime->edges[e];
         for (int k = 0; k < edge->firings && may_be_empty(runtime, edge); k++) {
             troupe_status status = mark_receivers(runtime, edge, step, k);
             if (status != TROUPE_OK) {
-                troupe_fail_in(status, "edge %s, microbatch %d of step %lld", edge->name, k,
-                               (long long)step);
-                troupe_runtime_fail(runtime, status);
-                return;
+                return troupe_fail_in(status, "edge %s, microbatch %d of step %lld", edge->name, k,
+                                      (long long)step);
             }
         }
     }
-    troupe_status status = troupe_engine_begin_step(runtime->engine, step);
+    return TROUPE_OK;
+}
+
+void troupe_conductor_begin_step(troupe_runtime *runtime, int64_t step) {
+    if (runtime->static_step != NULL) {
+        troupe_static_begin_step(runtime, step);
+        return;
+    }
+    if (!is_conductor(runtime)) {
+        return;
+    }
+    troupe_status status = troupe_mark_step_receivers(runtime, step);
+    if (status == TROUPE_OK) {
+        status = troupe_engine_begin_step(runtime->engine, step);
+    }
     if (status != TROUPE_OK) {
         troupe_runtime_fail(runtime, status);
         return;
@@ -240,20 +262,28 @@ static troupe_status make_issue_times(troupe_runtime *runtime) {
     return TROUPE_OK;
 }
 
-troupe_status troupe_make_conductor(troupe_runtime *runtime) {
-    if (runtime->conductor_of[runtime->rank] != runtime->rank) {
-        return TROUPE_OK;
-    }
-    TROUPE_TRY(make_receivers(runtime));
-    TROUPE_TRY(make_issue_times(runtime));
-    TROUPE_TRY(make_bindings(runtime));
+static troupe_status make_engine(troupe_runtime *runtime) {
     struct troupe_engine_options options = {.conductor = runtime->rank,
                                             .index = runtime->graph_index,
                                             .look_ahead = runtime->options.look_ahead,
                                             .order = runtime->order,
-                                            .receivers = ask_receivers,
+                                            .costs = runtime->options.costs,
+                                            .receivers = troupe_ask_receivers,
                                             .arg = runtime};
     return troupe_engine_create(&runtime->graph, &options, &runtime->engine);
+}
+
+troupe_status troupe_make_conductor(troupe_runtime *runtime) {
+    bool conducts = runtime->conductor_of[runtime->rank] == runtime->rank;
+    if (conducts) {
+        TROUPE_TRY(make_receivers(runtime));
+        TROUPE_TRY(make_issue_times(runtime));
+        TROUPE_TRY(make_bindings(runtime));
+    }
+    if (runtime->options.static_order) {
+        return troupe_make_static_step(runtime);
+    }
+    return conducts ? make_engine(runtime) : TROUPE_OK;
 }
 
 void troupe_destroy_conductor(troupe_runtime *runtime) {
@@ -265,4 +295,5 @@ void troupe_destroy_conductor(troupe_runtime *runtime) {
     troupe_free(runtime->receivers_memory);
     troupe_free(runtime->issued_ns);
     troupe_engine_destroy(runtime->engine);
+    troupe_destroy_static_step(runtime);
 }

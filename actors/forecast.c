@@ -181,3 +181,9 @@ uint64_t troupe_forecast_receivers(void *arg, int edge, int64_t step, int microb
     }
     return members;
 }
+
+bool troupe_forecast_may_be_empty(void *arg, int edge) {
+    const troupe_forecast *forecast = arg;
+    const troupe_runtime *runtime = forecast->runtime;
+    return runtime->edges[runtime->channels[edge].edge].options.plan != NULL;
+}

@@ -16,6 +16,7 @@
 #ifndef TROUPE_ACTORS_FORECAST_H
 #define TROUPE_ACTORS_FORECAST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "actors/runtime.h"
@@ -33,6 +34,8 @@ troupe_status troupe_forecast_step(troupe_forecast *forecast, int64_t step);
 int64_t troupe_forecast_bytes(void *forecast, int edge, int64_t step, int microbatch, int member);
 /* Bit i: member i receives something, be it from its own rank. */
 uint64_t troupe_forecast_receivers(void *forecast, int edge, int64_t step, int microbatch);
+/* Whether messages of the edge may be empty, in any step. */
+bool troupe_forecast_may_be_empty(void *forecast, int edge);
 /* Accepts NULL. */
 void troupe_forecast_destroy(troupe_forecast *forecast);
 

@@ -42,7 +42,7 @@ static bool is_failed(troupe_runtime *runtime) {
 
 /* ---- control messages ---- */
 
-static void send_message(troupe_runtime *runtime, int to, const void *message, size_t bytes) {
+void troupe_send_control_bytes(troupe_runtime *runtime, int to, const void *message, size_t bytes) {
     if (runtime->failure != TROUPE_OK) {
         return;
     }
@@ -53,11 +53,11 @@ static void send_message(troupe_runtime *runtime, int to, const void *message, s
 }
 
 void troupe_send_control(troupe_runtime *runtime, int to, const struct troupe_control *control) {
-    send_message(runtime, to, control, sizeof *control);
+    troupe_send_control_bytes(runtime, to, control, sizeof *control);
 }
 
 void troupe_send_fact(troupe_runtime *runtime, int to, const struct troupe_wait_fact *fact) {
-    send_message(runtime, to, fact, sizeof *fact);
+    troupe_send_control_bytes(runtime, to, fact, sizeof *fact);
 }
 
 static void send_to_all(troupe_runtime *runtime, enum troupe_control_kind kind) {
@@ -86,6 +86,12 @@ static struct troupe_inlet *inlet_of_channel(troupe_runtime *runtime, int channe
 static void handle_control(void *arg, int from, const void *message, size_t bytes) {
     troupe_runtime *runtime = arg;
     struct troupe_control control;
+    int32_t kind = 0;
+    memcpy(&kind, message, sizeof kind);
+    if (kind == TROUPE_CONTROL_BATCH) {
+        troupe_tree_heed(runtime, message, bytes);
+        return;
+    }
     if (bytes == sizeof(struct troupe_wait_fact)) {
         troupe_report_hear(runtime, from, message);
         return;
@@ -129,7 +135,8 @@ static void handle_control(void *arg, int from, const void *message, size_t byte
     case TROUPE_CONTROL_REPORTED:
         troupe_report_answered(runtime, from, control.index);
         break;
-    case TROUPE_CONTROL_FACT: /* is longer, see above */
+    case TROUPE_CONTROL_FACT: /* are longer, see above */
+    case TROUPE_CONTROL_BATCH:
         break;
     case TROUPE_CONTROL_BYE:
         runtime->byes_received++;
@@ -189,6 +196,9 @@ enum troupe_wait_cause troupe_ticket_wait(const troupe_runtime *runtime,
         if (inlet != NULL && troupe_inlet_ready(inlet, ticket->firing) == NULL) {
             return TROUPE_WAIT_INPUT;
         }
+    }
+    if (troupe_static_awaits_reduction(runtime, ticket->method)) {
+        return TROUPE_WAIT_REDUCTION;
     }
     for (int i = 0; i < method->output_count; i++) {
         *port_out = method->outputs[i];
@@ -416,6 +426,7 @@ static void run_first_ticket(troupe_runtime *runtime) {
 static void call_progress(troupe_runtime *runtime, bool idle) {
     uint64_t heard_ns = runtime->report.heard_ns;
     bool moved = troupe_comm_progress(runtime->comm) > 0;
+    troupe_tree_flush(runtime);
     if (moved && heard_ns == runtime->report.heard_ns) {
         runtime->progress_ns = troupe_clock_ns();
     } else if (idle && !moved && runtime->timers == NULL && runtime->outgoing == NULL) {
@@ -439,6 +450,7 @@ static void answer_request(troupe_runtime *runtime) {
 static void watch_wait(void *arg, uint64_t quiet_ns) {
     troupe_runtime *runtime = arg;
     uint64_t now = troupe_clock_ns();
+    troupe_tree_flush(runtime); /* others may need it to end this rank's wait */
     if (now - quiet_ns > runtime->report.heard_ns + TROUPE_REPORT_TALK_NS &&
         now - quiet_ns > runtime->progress_ns) {
         runtime->progress_ns = now - quiet_ns;
@@ -466,7 +478,8 @@ static void charge_wait(troupe_runtime *runtime, uint64_t begin_ns, uint64_t tic
 
 /* Whether there is a ticket to run. The conductor may be a step ahead of this rank, whose app has
  * not begun that step yet: then its tickets wait. */
-static bool has_ticket(const troupe_runtime *runtime) {
+static bool has_ticket(troupe_runtime *runtime) {
+    troupe_static_feed(runtime);
     if (runtime->ticket_count == 0) {
         return false;
     }
@@ -655,6 +668,9 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     if (runtime->options.look_ahead < 1) {
         runtime->options.look_ahead = TROUPE_LOOK_AHEAD_DEFAULT;
     }
+    if (runtime->options.tree_ranks < 1) {
+        runtime->options.tree_ranks = TROUPE_TREE_RANKS_DEFAULT;
+    }
     if (runtime->options.stall_ns == 0) {
         runtime->options.stall_ns = stall_ns_default;
     }
@@ -664,10 +680,13 @@ troupe_status troupe_runtime_create(troupe_comm *comm, const struct troupe_runti
     uint64_t hash = troupe_hash_text(TROUPE_SAMPLE_SET_EMPTY, runtime->order_name);
     hash = troupe_hash_int(hash, runtime->options.microbatches);
     hash = troupe_hash_int(hash, runtime->options.look_ahead);
+    hash = troupe_hash_int(hash, runtime->options.costs != NULL);
     hash = troupe_hash_int(hash, runtime->options.checksum);
     hash = troupe_hash_int(hash, runtime->options.serialize);
     hash = troupe_hash_int(hash, runtime->options.through_host);
     hash = troupe_hash_int(hash, runtime->options.workers);
+    hash = troupe_hash_int(hash, runtime->options.static_order);
+    hash = troupe_hash_int(hash, runtime->options.tree_ranks);
     hash = troupe_hash_int(hash, runtime->options.host_may_wait);
     TROUPE_TRY_FAIL(troupe_record_call(runtime, "create with order ", runtime->order_name, hash));
     *out = runtime;
@@ -725,8 +744,21 @@ troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_
     return TROUPE_OK;
 }
 
+static troupe_status check_mode(const troupe_runtime *runtime) {
+    const struct troupe_runtime_options *o = &runtime->options;
+    if (o->static_order && (o->microbatches == 0 || o->host_may_wait)) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "mode static is for jobs with steps whose tasks run on the host; %s: "
+                           "use mode dynamic",
+                           o->host_may_wait ? "here launches may wait for other ranks"
+                                            : "this one has no steps");
+    }
+    return TROUPE_OK;
+}
+
 static troupe_status make_machinery(troupe_runtime *runtime) {
     const struct troupe_graph *graph = NULL;
+    TROUPE_TRY(check_mode(runtime));
     TROUPE_TRY(troupe_runtime_graph(runtime, &graph));
     if (runtime->options.workers > 0) {
         TROUPE_TRY(troupe_create_actors(runtime));
@@ -740,6 +772,7 @@ static troupe_status make_machinery(troupe_runtime *runtime) {
     TROUPE_TRY(make_task_clocks(runtime));
     TROUPE_TRY(troupe_make_mailboxes(runtime));
     TROUPE_TRY(troupe_make_flows(runtime));
+    TROUPE_TRY(troupe_make_tree(runtime));
     TROUPE_TRY(troupe_make_conductor(runtime));
     TROUPE_TRY(troupe_create_actors(runtime));
     runtime->prepared = true;
@@ -822,6 +855,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     troupe_crew_destroy(runtime->crew);
     troupe_destroy_mailboxes(runtime);
     troupe_destroy_conductor(runtime);
+    troupe_destroy_tree(runtime);
     troupe_destroy_graph(runtime);
     troupe_destroy_edges(runtime);
     troupe_destroy_gangs(runtime);

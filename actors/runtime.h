@@ -32,6 +32,7 @@
 #include "comm/comm.h"
 #include "runtime/status.h"
 #include "runtime/trace.h"
+#include "scheduler/cost.h"
 #include "scheduler/graph.h"
 
 #ifdef __cplusplus
@@ -42,8 +43,12 @@ struct troupe_runtime_options {
     int microbatches;  /* firings a step; 0: no steps, methods fire whenever they can */
     const char *order; /* order policy: a name or the path of a shared object; NULL: fifo */
     int look_ahead;    /* tickets a rank may hold unfinished; 0: 2 */
-    int64_t stall_ns;  /* deadline without any progress; 0: 60 s, < 0: none */
-    bool checksum;     /* payloads carry a checksum that the receiver verifies; not on a device */
+    /* For order policies that plan ahead: asked at the begin of a step, the same on every rank.
+     * NULL: not known. Borrowed. */
+    const struct troupe_costs *costs;
+    int tree_ranks;   /* in larger islands tickets and reports go along a tree; 0: 64 */
+    int64_t stall_ns; /* deadline without any progress; 0: 60 s, < 0: none */
+    bool checksum;    /* payloads carry a checksum that the receiver verifies; not on a device */
     /* One lane at a time: reductions run when the rank's tasks of the step (but those once a step)
      * have. For collectives that hold up a stream or the host, where the lanes may not fit side by
      * side, e.g. on ranks that share a GPU. */
@@ -54,7 +59,11 @@ struct troupe_runtime_options {
      * in its stream, which waits for the former. */
     bool host_may_wait;
     bool through_host; /* messages between devices of one machine, too, go through host memory */
-    int generation;    /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
+    /* Mode static: the order of a step's tickets is found before it begins, by the order policy and
+     * the costs, and each rank gets its own in one message; nothing is decided later. For large
+     * jobs, and where tasks take what is expected. With steps, and not where the host may wait. */
+    bool static_order;
+    int generation; /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
     /* Threads, the caller's included, that fire the actors of a step side by side, each as soon as
      * it can and in no other order: methods of one actor never at the same time, those of two
      * actors in any. Only in a job of one rank, with steps, for actors on the host whose methods

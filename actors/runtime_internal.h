@@ -9,6 +9,8 @@
  *     copies.c            tensors on a device: copies to and from messages, events
  *     flow.c              messages that the sender's device writes into the receiver's tensor
  *     conductor.c         the engine of an island, fed by control messages
+ *     tree.c              how tickets and reports get about in a large island
+ *     static_step.c       instead of engines: a step's tickets in one message
  *     task_clock.c        how long tasks take on a device
  *     runtime.c           the executor: tickets in order, waits, accounting, failure
  *     crew.c              instead of all these from mailbox.c on: worker threads on one rank
@@ -33,11 +35,13 @@
 enum {
     TROUPE_CREDITS_DEFAULT = 2,
     TROUPE_LOOK_AHEAD_DEFAULT = 2,
+    TROUPE_TREE_RANKS_DEFAULT = 64,
     TROUPE_NOBODY = -1, /* a rank or shard that is none */
 };
 
 /* Tag of a channel's messages, apart from those of other users of the endpoint. */
-#define TROUPE_EDGE_TAG UINT64_C(0x0e00000000000000)
+#define TROUPE_EDGE_TAG   UINT64_C(0x0e00000000000000)
+#define TROUPE_SCRIPT_TAG (UINT64_C(1) << 54) /* a step's tickets */
 
 /* ---- what the app declares ---- */
 
@@ -275,6 +279,7 @@ enum troupe_control_kind {
     TROUPE_CONTROL_FACT,    /* struct troupe_wait_fact */
     TROUPE_CONTROL_REPORTED, /* no more facts: index = round */
     TROUPE_CONTROL_BYE,      /* to all: nothing more comes from this runtime */
+    TROUPE_CONTROL_BATCH,    /* several of the first three, see tree.c */
 };
 
 struct troupe_control {
@@ -287,7 +292,12 @@ struct troupe_control {
 
 struct troupe_crew; /* crew_internal.h */
 
-enum troupe_wait_cause { TROUPE_WAIT_NOTHING, TROUPE_WAIT_INPUT, TROUPE_WAIT_OUTPUT };
+enum troupe_wait_cause {
+    TROUPE_WAIT_NOTHING,
+    TROUPE_WAIT_INPUT,
+    TROUPE_WAIT_OUTPUT,
+    TROUPE_WAIT_REDUCTION, /* one that goes before, in mode static */
+};
 
 struct troupe_runtime {
     troupe_comm *comm;
@@ -339,6 +349,8 @@ struct troupe_runtime {
     int64_t tickets_issued; /* by this conductor, counted per member */
     uint64_t *issued_ns;    /* by method of the graph: its latest ticket; conductors */
     bool last_said;
+    struct troupe_tree *tree;               /* of a large island; NULL: messages go straight */
+    struct troupe_static_step *static_step; /* instead of an engine; NULL: mode dynamic */
 
     struct troupe_crew *crew;           /* fires instead of all below; NULL: no workers */
     struct troupe_rank_ticket *tickets; /* a ring */
@@ -514,10 +526,36 @@ void troupe_tell_conductor(troupe_runtime *runtime, const struct troupe_control 
 /* An event for the engine of this rank. */
 void troupe_conductor_event(troupe_runtime *runtime, const struct troupe_control *control);
 
+/* Who receives something of each message of the step, as far as conductors here ask. */
+troupe_status troupe_mark_step_receivers(troupe_runtime *runtime, int64_t step);
+uint64_t troupe_ask_receivers(void *arg, int edge, int64_t step, int microbatch);
+
+/* ---- tree.c ---- */
+
+/* Where the island is large. */
+troupe_status troupe_make_tree(troupe_runtime *runtime);
+void troupe_destroy_tree(troupe_runtime *runtime);
+void troupe_tree_send_ticket(troupe_runtime *runtime, const struct troupe_control *ticket);
+void troupe_tree_tell_conductor(troupe_runtime *runtime, const struct troupe_control *control);
+void troupe_tree_heed(troupe_runtime *runtime, const void *message, size_t bytes);
+/* Wherever the rank has heard all there is for now; without a tree nothing. */
+void troupe_tree_flush(troupe_runtime *runtime);
+
+/* ---- static_step.c: without effect in mode dynamic ---- */
+
+troupe_status troupe_make_static_step(troupe_runtime *runtime);
+void troupe_destroy_static_step(troupe_runtime *runtime);
+void troupe_static_begin_step(troupe_runtime *runtime, int64_t step);
+/* The rank's next ticket, where it has none. */
+void troupe_static_feed(troupe_runtime *runtime);
+/* Whether a reduction that goes before the method has not completed. */
+bool troupe_static_awaits_reduction(const troupe_runtime *runtime, int method);
+
 /* ---- runtime.c ---- */
 
 /* Keeps the first failure, with this thread's last error, and tells all ranks. */
 void troupe_runtime_fail(troupe_runtime *runtime, troupe_status status);
+void troupe_send_control_bytes(troupe_runtime *runtime, int to, const void *message, size_t bytes);
 void troupe_send_control(troupe_runtime *runtime, int to, const struct troupe_control *control);
 void troupe_send_fact(troupe_runtime *runtime, int to, const struct troupe_wait_fact *fact);
 void troupe_push_ticket(troupe_runtime *runtime, const struct troupe_control *control);

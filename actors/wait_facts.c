@@ -86,6 +86,9 @@ static void name_first_ticket(const troupe_runtime *runtime, struct troupe_wait_
         name_ticket(fact, TROUPE_RANK_BUFFER, ticket);
         name_send(fact, TROUPE_RANK_BUFFER, gang->outlets[port]);
         return;
+    case TROUPE_WAIT_REDUCTION:
+        name_ticket(fact, TROUPE_RANK_REDUCES, ticket);
+        return;
     }
 }
 

@@ -28,6 +28,10 @@ struct troupe_costs {
     int64_t (*edge_ns)(void *arg, int edge, int64_t step, int microbatch);
     void *arg;
     bool steady; /* the same in every step: what was planned for one serves all */
+    /* What was planned serves all steps of one epoch; the owner counts it up, between steps, when
+     * costs have become others. 0: see steady. */
+    int64_t epoch;
+    int64_t search_ns; /* that a policy may plan for before a step; 0: as it sees fit */
 };
 
 int64_t troupe_cost_of_task(const struct troupe_costs *costs, int method, int64_t step,

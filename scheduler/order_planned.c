@@ -4,14 +4,14 @@
 #include "runtime/check.h"
 #include "runtime/memory.h"
 
-/* Tasks placed in the search: once for steady costs, before each step for others. A placement takes
- * some 0.2 us. */
-enum { SEARCH_ONCE = 500000, SEARCH_EACH_STEP = 30000 };
+/* Tasks placed in the search: once for steady costs, before each step for others. */
+enum { SEARCH_ONCE = 500000, SEARCH_EACH_STEP = 30000, PLACEMENT_NS = 200 };
 
 struct troupe_shared_plan {
     int users;
-    int64_t step; /* the one planned; -1: none */
-    int *limits;  /* by gang of the graph: microbatches in flight */
+    int64_t step;  /* the one planned; -1: none */
+    int64_t epoch; /* of the costs */
+    int *limits;   /* by gang of the graph: microbatches in flight */
     int *sequence;
     struct troupe_step_plan *plan;
 };
@@ -126,13 +126,28 @@ static struct troupe_shared_plan *find_plan(const struct troupe_order_planned *p
     return NULL;
 }
 
+/* The same on all ranks: a count, not a time. */
+static int64_t search_effort(const struct troupe_costs *costs) {
+    if (costs->search_ns > 0) {
+        return costs->search_ns / PLACEMENT_NS;
+    }
+    return costs->steady ? SEARCH_ONCE : SEARCH_EACH_STEP;
+}
+
+static bool is_planned(const struct troupe_shared_plan *shared, const struct troupe_costs *costs,
+                       int64_t step) {
+    bool lasts = costs->epoch > 0 ? shared->epoch == costs->epoch : costs->steady;
+    return shared->step == step || (shared->step >= 0 && lasts);
+}
+
 static void plan_step(struct troupe_shared_plan *shared, const struct troupe_costs *costs,
                       int64_t step) {
-    if (shared->step == step || (shared->step >= 0 && costs->steady)) {
+    if (is_planned(shared, costs, step)) {
         return;
     }
     troupe_step_plan_costs(shared->plan, costs, costs->steady ? 0 : step);
-    troupe_step_plan_improve(shared->plan, costs->steady ? SEARCH_ONCE : SEARCH_EACH_STEP);
+    troupe_step_plan_improve(shared->plan, search_effort(costs));
+    shared->epoch = costs->epoch;
     troupe_step_plan_sequence(shared->plan, shared->sequence);
     shared->step = step;
 }

@@ -11,6 +11,7 @@
 #include "runtime/check.h"
 #include "runtime/memory.h"
 #include "scheduler/engine.h"
+#include "scheduler/script.h"
 
 enum { LOOK_AHEAD_DEFAULT = 2, EVENTS_MIN = 256 };
 
@@ -18,6 +19,7 @@ enum { LOOK_AHEAD_DEFAULT = 2, EVENTS_MIN = 256 };
 enum event_kind {
     EVENT_ARRIVED, /* a message is at a member of its consumer */
     EVENT_SENT,    /* and its sender knows that */
+    EVENT_SCRIPT,  /* mode static: the tickets of the step */
     EVENT_TICKET,  /* control messages: these four keep the order of their sender */
     EVENT_TELL_ARRIVED,
     EVENT_TELL_DONE,
@@ -86,6 +88,7 @@ struct troupe_sim {
     struct troupe_graph_index *index;
     int *conductor_of;
     troupe_engine **engines; /* by conductor; NULL: the rank conducts nothing */
+    troupe_script *script;   /* mode static, without engines; else NULL */
     troupe_traffic *traffic; /* NULL: edge_ns */
     struct rank_state *ranks;
     struct queued *queue_memory;
@@ -243,6 +246,9 @@ static void pump(troupe_sim *sim, int conductor) {
     struct troupe_ticket ticket;
     while (troupe_engine_next(sim->engines[conductor], &ticket) == TROUPE_OK) {
         const struct troupe_gang *gang = &sim->graph->gangs[ticket.gang];
+        if (sim->options.issued != NULL) {
+            sim->options.issued(sim->options.issued_arg, &ticket);
+        }
         return_credits(sim, conductor, ticket.method, ticket.firing);
         for (int k = 0; k < gang->rank_count; k++) {
             tell(sim, conductor,
@@ -281,6 +287,9 @@ static void control(troupe_sim *sim, const struct event *event) {
 /* A control message: to the own rank it is a call. */
 static void tell(troupe_sim *sim, int from, struct event event) {
     event.from = from;
+    if (sim->script != NULL) {
+        return; /* nobody wants to know */
+    }
     if (from == event.rank) {
         control(sim, &event);
         return;
@@ -343,8 +352,8 @@ static void arrive(troupe_sim *sim, int edge, int member, int firing) {
     int rank = gang_of(sim, plan->to)->ranks[member];
     int conductor = sim->conductor_of[rank];
     sim->lanes[sim->first_lane[edge] + member].arrived = firing + 1;
-    if (plan->strict || in_reduction_lane(sim, plan->from) ||
-        !troupe_engine_edge_is_local(sim->engines[conductor], edge)) {
+    if (sim->script == NULL && (plan->strict || in_reduction_lane(sim, plan->from) ||
+                                !troupe_engine_edge_is_local(sim->engines[conductor], edge))) {
         tell(sim, rank,
              (struct event){.kind = EVENT_TELL_ARRIVED,
                             .rank = conductor,
@@ -417,31 +426,88 @@ static bool inputs_are_here(const troupe_sim *sim, int method, int firing, int m
     return true;
 }
 
-/* Firings below `firing` whose buffer this member still holds for some receiver. */
-static int held_buffers(const troupe_sim *sim, int edge, int firing, int member) {
-    int first = firing, held = 0;
+/* Reductions that come before the method have completed here; with engines it has no ticket till
+ * then. */
+static bool reductions_are_done(const troupe_sim *sim, int method, int member) {
+    const struct troupe_method *plan = &sim->graph->methods[method];
+    for (int i = 0; i < plan->after_count; i++) {
+        if (in_reduction_lane(sim, plan->after[i]) &&
+            sim->methods[plan->after[i]].ended[member] == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The first message of the edge that is still in this member's buffers, or later. */
+static int first_held(const troupe_sim *sim, int edge, int firing, int member) {
+    int first = firing;
     for (int k = member; k < receiver_count(sim, edge);
          k += gang_of(sim, sim->graph->edges[edge].from)->rank_count) {
         int completed = sim->lanes[sim->first_lane[edge] + k].completed;
         first = completed < first ? completed : first;
     }
+    return first;
+}
+
+static bool holds_buffer(const troupe_sim *sim, int edge, int firing, int member) {
+    for (int k = member; k < receiver_count(sim, edge);
+         k += gang_of(sim, sim->graph->edges[edge].from)->rank_count) {
+        if (sim->lanes[sim->first_lane[edge] + k].completed <= firing &&
+            receives(sim, edge, firing, k)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Firings below `firing` whose buffer this member still holds for some receiver. */
+static int held_buffers(const troupe_sim *sim, int edge, int firing, int member) {
+    int held = 0;
+    for (int f = first_held(sim, edge, firing, member); f < firing; f++) {
+        held += holds_buffer(sim, edge, f, member);
+    }
+    return held;
+}
+
+/* The edges of an output that feeds several gangs share its buffers. With engines these are counted
+ * there: the method has no ticket before one has been returned. */
+static bool shared_buffer_is_free(const troupe_sim *sim, int method, int firing, int member) {
+    int returns = sim->methods[method].returns_edge, first = firing, held = 0;
+    const struct range *outputs = &sim->output_range[method];
+    if (sim->script == NULL || returns < 0) {
+        return true;
+    }
+    for (int i = outputs->begin; i < outputs->end; i++) {
+        if (sim->outputs[i] != returns) {
+            first = first_held(sim, sim->outputs[i], first, member);
+        }
+    }
     for (int f = first; f < firing; f++) {
         bool holds = false;
-        for (int k = member; k < receiver_count(sim, edge);
-             k += gang_of(sim, sim->graph->edges[edge].from)->rank_count) {
-            holds = holds || (sim->lanes[sim->first_lane[edge] + k].completed <= f &&
-                              receives(sim, edge, f, k));
+        for (int i = outputs->begin; i < outputs->end; i++) {
+            holds = holds ||
+                    (sim->outputs[i] != returns && holds_buffer(sim, sim->outputs[i], f, member));
         }
         held += holds;
     }
-    return held;
+    return held < sim->graph->edges[returns].initial + (sim->options.receivers != NULL);
+}
+
+/* Buffers of an output beyond its credits. */
+static int spare_buffers(const troupe_sim *sim, int edge) {
+    const struct troupe_sim_options *o = &sim->options;
+    if (o->receivers == NULL || sim->graph->edges[edge].initial > 0) {
+        return 0;
+    }
+    return o->may_be_empty == NULL || o->may_be_empty(o->arg, edge);
 }
 
 static bool outputs_are_free(const troupe_sim *sim, int method, int firing, int member) {
     for (int i = sim->output_range[method].begin; i < sim->output_range[method].end; i++) {
         int e = sim->outputs[i];
         const struct troupe_edge *plan = &sim->graph->edges[e];
-        int buffers = plan->credits + (sim->options.receivers != NULL && plan->initial == 0);
+        int buffers = plan->credits + spare_buffers(sim, e);
         if (e != sim->methods[method].returns_edge &&
             held_buffers(sim, e, firing + plan->initial, member) >= buffers) {
             return false;
@@ -531,8 +597,10 @@ static void advance(troupe_sim *sim, int rank) {
         int member = member_of(sim, ticket.method, rank);
         int firing = in_run(sim, ticket.method, ticket.firing);
         bool reduces = in_reduction_lane(sim, ticket.method);
-        if (!inputs_are_here(sim, ticket.method, firing, member) ||
-            (!reduces && !outputs_are_free(sim, ticket.method, firing, member))) {
+        if (!reductions_are_done(sim, ticket.method, member) ||
+            !inputs_are_here(sim, ticket.method, firing, member) ||
+            (!reduces && (!outputs_are_free(sim, ticket.method, firing, member) ||
+                          !shared_buffer_is_free(sim, ticket.method, firing, member)))) {
             return;
         }
         state->head = (state->head + 1) % sim->queue_capacity;
@@ -579,8 +647,36 @@ static void end_task(troupe_sim *sim, int method, int firing, int member) {
     tell_done(sim, method, firing, member);
 }
 
+static void push_script(troupe_sim *sim, int rank) {
+    int count = 0;
+    const struct troupe_script_line *lines = troupe_script_lines(sim->script, rank, &count);
+    for (int i = 0; i < count; i++) {
+        push_ticket(sim, rank, lines[i].method,
+                    sim->step * firings_of(sim, lines[i].method) + lines[i].microbatch);
+    }
+}
+
+/* The conductor has its tickets at once, the others in a message. */
+static void send_script(troupe_sim *sim, int rank) {
+    int count = 0, conductor = sim->conductor_of[rank];
+    troupe_script_lines(sim->script, rank, &count);
+    if (conductor == rank) {
+        push_script(sim, rank);
+        return;
+    }
+    int64_t bytes = count * (int64_t)sizeof(struct troupe_script_line);
+    int64_t time_ns = sim->traffic == NULL
+                          ? sim->options.control_ns
+                          : troupe_traffic_send(sim->traffic, 0, conductor, rank, bytes);
+    push_event(sim, (struct event){
+                        .kind = EVENT_SCRIPT, .time_ns = time_ns, .rank = rank, .from = conductor});
+}
+
 static void handle(troupe_sim *sim, const struct event *event) {
     switch (event->kind) {
+    case EVENT_SCRIPT:
+        push_script(sim, event->rank);
+        break;
     case EVENT_ARRIVED:
         arrive(sim, event->index, event->member, (int)event->firing);
         break;
@@ -654,6 +750,14 @@ static void append_line(void *arg, const char *text) {
 }
 
 static troupe_status check_done(troupe_sim *sim) {
+    for (int m = 0; sim->script != NULL && m < sim->graph->method_count; m++) {
+        for (int k = 0; k < gang_of(sim, m)->rank_count; k++) {
+            TROUPE_ASSERT(sim->methods[m].ended[k] == firings_of(sim, m),
+                          "%s %s: %d of %d firings of the script have run", gang_of(sim, m)->name,
+                          sim->graph->methods[m].name, sim->methods[m].ended[k],
+                          firings_of(sim, m));
+        }
+    }
     for (int r = 0; r < sim->graph->rank_count; r++) {
         if (sim->engines[r] != NULL && !troupe_engine_step_done(sim->engines[r])) {
             struct sentence sentence = {{0}, 0};
@@ -682,6 +786,12 @@ static void carry_over(troupe_sim *sim, int conductor) {
 troupe_status troupe_sim_run(troupe_sim *sim, struct troupe_sim_result *out) {
     reset(sim);
     sim->step++;
+    if (sim->script != NULL) {
+        TROUPE_TRY(troupe_script_plan(sim->script, sim->step));
+    }
+    for (int r = 0; sim->script != NULL && r < sim->graph->rank_count; r++) {
+        send_script(sim, r);
+    }
     for (int r = 0; r < sim->graph->rank_count; r++) {
         if (sim->engines[r] != NULL) {
             TROUPE_TRY(troupe_engine_begin_step(sim->engines[r], sim->step));
@@ -815,6 +925,10 @@ static troupe_status make_ranks(troupe_sim *sim) {
     troupe_free(reductions_of);
     int look_ahead = sim->options.look_ahead > 0 ? sim->options.look_ahead : LOOK_AHEAD_DEFAULT;
     sim->queue_capacity = look_ahead + TROUPE_TICKETS_OVER + TROUPE_REDUCTIONS_AHEAD * reductions;
+    for (int r = 0; sim->options.fixed && r < graph->rank_count; r++) {
+        int count = troupe_script_count(graph, r);
+        sim->queue_capacity = count > sim->queue_capacity ? count : sim->queue_capacity;
+    }
     TROUPE_TRY(TROUPE_NEW(&sim->ranks, graph->rank_count));
     TROUPE_TRY(TROUPE_NEW(&sim->lane_free_ns, graph->rank_count));
     TROUPE_TRY(TROUPE_NEW(&sim->queue_memory, graph->rank_count * sim->queue_capacity));
@@ -840,6 +954,17 @@ static troupe_status make_heap(troupe_sim *sim) {
     return TROUPE_NEW(&sim->heap, most);
 }
 
+static troupe_status make_script(troupe_sim *sim) {
+    const struct troupe_sim_options *o = &sim->options;
+    return troupe_script_create(sim->graph,
+                                &(struct troupe_script_options){.order = o->order,
+                                                                .look_ahead = o->look_ahead,
+                                                                .costs = o->costs,
+                                                                .receivers = o->receivers,
+                                                                .arg = o->arg},
+                                &sim->script);
+}
+
 static troupe_status make_engines(troupe_sim *sim) {
     const struct troupe_graph *graph = sim->graph;
     const struct troupe_sim_options *o = &sim->options;
@@ -848,7 +973,7 @@ static troupe_status make_engines(troupe_sim *sim) {
     TROUPE_TRY(TROUPE_NEW(&sim->engines, graph->rank_count));
     TROUPE_TRY(troupe_graph_index_create(graph, &sim->index));
     troupe_graph_conductors(graph, sim->conductor_of);
-    for (int g = 0; g < graph->gang_count; g++) {
+    for (int g = 0; !o->fixed && g < graph->gang_count; g++) {
         int r = sim->conductor_of[graph->gangs[g].ranks[0]];
         if (sim->engines[r] == NULL) {
             const struct troupe_engine_options options = {.conductor = r,
@@ -883,6 +1008,9 @@ troupe_status troupe_sim_create(const struct troupe_graph *graph,
     TROUPE_TRY_FAIL(make_ranks(sim));
     TROUPE_TRY_FAIL(make_heap(sim));
     TROUPE_TRY_FAIL(make_engines(sim));
+    if (options->fixed) {
+        TROUPE_TRY_FAIL(make_script(sim));
+    }
     if (options->cluster != NULL) {
         TROUPE_TRY_FAIL(troupe_traffic_create(options->cluster, graph->rank_count, &sim->traffic));
     }
@@ -900,6 +1028,7 @@ void troupe_sim_destroy(troupe_sim *sim) {
     for (int r = 0; sim->engines != NULL && r < sim->graph->rank_count; r++) {
         troupe_engine_destroy(sim->engines[r]);
     }
+    troupe_script_destroy(sim->script);
     troupe_traffic_destroy(sim->traffic);
     troupe_graph_index_destroy(sim->index);
     troupe_free(sim->conductor_of);

@@ -32,6 +32,7 @@ extern "C" {
 #endif
 
 typedef struct troupe_sim troupe_sim;
+struct troupe_ticket; /* engine.h */
 
 struct troupe_sim_options {
     const struct troupe_order_policy *order; /* NULL: fifo */
@@ -45,7 +46,16 @@ struct troupe_sim_options {
     int64_t control_ns; /* of control messages; with a cluster: its own if this is 0 */
     /* As in engine.h. */
     uint64_t (*receivers)(void *arg, int edge, int64_t step, int microbatch);
-    void *arg; /* of edge_bytes and receivers */
+    /* Whether messages of the edge may be empty, in any step: an output then has a buffer more.
+     * NULL: all may, where there are receivers. */
+    bool (*may_be_empty)(void *arg, int edge);
+    void *arg; /* of these three */
+    /* Mode static: each rank gets its tickets of the step at its begin, in one message from its
+     * conductor, and nobody reports anything (script.h). */
+    bool fixed;
+    /* Hears of each ticket, in the order of their issue; not in mode static. NULL: nobody. */
+    void (*issued)(void *arg, const struct troupe_ticket *ticket);
+    void *issued_arg;
 };
 
 struct troupe_sim_result {

@@ -67,6 +67,7 @@ static int run(int argc, char **argv) {
     const struct argument options[] = {
         {"--placement", .edits = &edits, .key = "placement.policy"},
         {"--order", .edits = &edits, .key = "schedule.order"},
+        {"--mode", .edits = &edits, .key = "schedule.mode"},
         {"--set", .edits = &edits},
         {"--ranks", .number = &job.ranks},
         {"--step", .number = &job.step},
@@ -94,14 +95,15 @@ static int run(int argc, char **argv) {
 
 const struct command command_sim = {
     .name = "sim",
-    .usage = "sim CONFIG.yaml [--ranks N] [--placement POLICY] [--order POLICY] [--cluster FILE]\n"
-             "                  [--profile FILE] [--step N] [--svg FILE] [--trace FILE]\n"
-             "                  [--print-cluster] [--set KEY=VALUE]...",
+    .usage = "sim CONFIG.yaml [--ranks N] [--placement POLICY] [--order POLICY] [--mode MODE]\n"
+             "                  [--cluster FILE] [--profile FILE] [--step N] [--svg FILE]\n"
+             "                  [--trace FILE] [--print-cluster] [--set KEY=VALUE]...",
     .summary = "simulates a training step on a machine that need not be there",
     .help =
         "  --ranks N           of the job, 1 unless said\n"
         "  --placement POLICY  as in train\n"
         "  --order POLICY      as in train\n"
+        "  --mode MODE         as in train\n"
         "  --cluster FILE      devices and links, `key: value` lines; without: H100, 8 a host\n"
         "  --print-cluster     prints those keys with their values, and ends\n"
         "  --profile FILE      task times that `troupe profile` measured; without: a roofline\n"

@@ -282,6 +282,7 @@ static int run(int argc, char **argv) {
     const struct argument options[] = {
         {"--placement", .edits = &edits, .key = "placement.policy"},
         {"--order", .edits = &edits, .key = "schedule.order"},
+        {"--mode", .edits = &edits, .key = "schedule.mode"},
         {"--device", .edits = &edits, .key = "train.device"},
         {"--steps", .edits = &edits, .key = "train.steps"},
         {"--set", .edits = &edits},
@@ -320,14 +321,15 @@ static int run(int argc, char **argv) {
 const struct command command_train = {
     .name = "train",
     .usage =
-        "train [CONFIG.yaml] [--placement POLICY] [--order POLICY] [--device KIND] [--steps N]\n"
-        "                    [--ranks N] [--switch STEP:POLICY]... [--resume] [--svg FILE]\n"
-        "                    [--trace FILE] [--set KEY=VALUE]...",
+        "train [CONFIG.yaml] [--placement POLICY] [--order POLICY] [--mode MODE]\n"
+        "                    [--device KIND] [--steps N] [--ranks N] [--switch STEP:POLICY]...\n"
+        "                    [--resume] [--svg FILE] [--trace FILE] [--set KEY=VALUE]...",
     .summary = "trains a model; start it with mpirun or srun for several ranks",
     .help =
         "  --placement POLICY  homogeneous, colocated, disjoint, manual (the config's mapping), or\n"
         "                      a shared object ./policy.so\n"
         "  --order POLICY      fifo, 1f1b, fill and others (`troupe info`), or a shared object\n"
+        "  --mode MODE         dynamic, or static: the order of a step is found before it begins\n"
         "  --device KIND       cpu, cuda, or sim, a simulated device (train.device)\n"
         "  --steps N           optimizer steps in all\n"
         "  --ranks N           N ranks as threads of this process instead of a launched job\n"

@@ -116,7 +116,13 @@ static const struct key keys[] = {
     PLACEMENT_KEYS("projector", 1),
     PLACEMENT_KEYS("llm", 2),
 
-    KEY("schedule.order", TEXT, schedule.order, "1f1b", "fifo, 1f1b, or a shared object"),
+    KEY("schedule.order", TEXT, schedule.order, "fill",
+        "fill, 1f1b, zero_bubble, fifo and others (`troupe info`), or a shared object"),
+    KEY("schedule.mode", TEXT, schedule.mode, "dynamic",
+        "dynamic, or static: a step's order is found before it begins and does not change"),
+    KEY("schedule.costs", TEXT, schedule.costs, "measured",
+        "what tasks are expected to take, for orders that plan: measured in the steps so far "
+        "(on a GPU as roofline), roofline, or the path of a profile"),
     KEY("schedule.look_ahead", INT, schedule.look_ahead, "2", "tickets a rank holds at a time"),
     KEY("schedule.credits", INT, schedule.credits, "2", "messages in flight per edge"),
     KEY("schedule.slots", INT, schedule.slots, "0",
@@ -457,6 +463,14 @@ static troupe_status check_serialize(const char *value) {
                        value);
 }
 
+static troupe_status check_mode(const char *value) {
+    if (strcmp(value, "dynamic") == 0 || strcmp(value, "static") == 0) {
+        return TROUPE_OK;
+    }
+    return troupe_fail(TROUPE_ERROR_INVALID, "schedule.mode is %s; it must be dynamic or static",
+                       value);
+}
+
 static troupe_status check_assign(const char *value) {
     if (strcmp(value, "contiguous") == 0 || strcmp(value, "balanced") == 0) {
         return TROUPE_OK;
@@ -512,6 +526,7 @@ troupe_status troupe_config_resolve(struct troupe_config *config) {
     TROUPE_TRY(at_least("model.llm.vocabulary", config->model.llm.vocabulary, TROUPE_TOKEN_COUNT));
     TROUPE_TRY(at_least("data.max_images", config->data.max_images, 0));
     TROUPE_TRY(check_assign(config->data.assign));
+    TROUPE_TRY(check_mode(config->schedule.mode));
     TROUPE_TRY(at_least("schedule.look_ahead", config->schedule.look_ahead, 1));
     TROUPE_TRY(at_least("schedule.credits", config->schedule.credits, 1));
     TROUPE_TRY(at_least("schedule.slots", config->schedule.slots, 0));

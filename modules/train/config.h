@@ -87,6 +87,8 @@ struct troupe_config {
     } placement;
     struct {
         char order[TROUPE_CONFIG_TEXT_BYTES];
+        char mode[TROUPE_CONFIG_TEXT_BYTES];  /* dynamic, static */
+        char costs[TROUPE_CONFIG_TEXT_BYTES]; /* measured, roofline, or a profile's path */
         int look_ahead;
         int credits; /* messages in flight per edge */
         int slots;   /* activation slots per actor; 0: pipeline depth */

@@ -6,10 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "modules/train/line_fit.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
 
 enum { PROFILE_LINE_BYTES = 256 };
+
+/* Of a step's expected work: what planning may take, and by how much it may change without. */
+enum { WORK_PER_SEARCH = 50, WORK_PER_CHANGE = 20 };
 
 /* The shard that fires a method. */
 struct shape {
@@ -32,7 +36,12 @@ struct troupe_fleet_costs {
     struct troupe_costs table;
     int *first; /* by method: of its microbatches in ns */
     int64_t *ns;
-    int64_t *edge_ns; /* (edges, microbatches) */
+    int64_t *expected;            /* of the step, like ns; in which it may be not worth a change */
+    struct troupe_line_fit *fits; /* by method; those of one shape and kind share the first's */
+    int *fit_of;
+    int steps_learnt;
+    int64_t *reduction_ns; /* by gang, of the roofline */
+    int64_t *edge_ns;      /* (edges, microbatches) */
     int microbatches;
     struct shape *shapes; /* by gang */
     struct sample *samples;
@@ -169,8 +178,8 @@ static int64_t tp_ns(const troupe_fleet_costs *costs, const struct troupe_gang *
                                         rows * columns * (int64_t)sizeof(float));
 }
 
-static troupe_status reduction_ns(const troupe_fleet_costs *costs, const struct troupe_gang *gang,
-                                  int64_t *out) {
+static troupe_status find_reduction_ns(const troupe_fleet_costs *costs,
+                                       const struct troupe_gang *gang, int64_t *out) {
     const struct troupe_module_plan *module = module_of(costs->options.fleet, gang);
     const struct shape *shape = &costs->shapes[gang - costs->graph->gangs];
     int *ranks = NULL;
@@ -182,22 +191,19 @@ static troupe_status reduction_ns(const troupe_fleet_costs *costs, const struct 
     return TROUPE_OK;
 }
 
-static troupe_status roofline_ns(troupe_fleet_costs *costs, const struct troupe_method *method,
-                                 int microbatch, int64_t *out) {
+static int64_t roofline_ns(troupe_fleet_costs *costs, const struct troupe_method *method,
+                           int microbatch) {
     const struct troupe_gang *gang = &costs->graph->gangs[method->gang];
     const struct shape *shape = &costs->shapes[method->gang];
     if (method->kind == TROUPE_METHOD_REDUCE) {
-        return reduction_ns(costs, gang, out);
+        return costs->reduction_ns[method->gang];
     }
     int64_t rows = rows_of(costs->options.fleet, gang, microbatch);
     struct troupe_work work = {.flops = flops_of(costs, gang, microbatch) / shape->tp,
                                .bytes = (double)shape->parameters * sizeof(float),
                                .rows = (double)rows};
-    *out = rows == 0 ? 0 : troupe_cluster_compute_ns(costs->options.cluster, &work);
-    if (method->kind != TROUPE_METHOD_BACKWARD_WEIGHT) {
-        *out += tp_ns(costs, gang, rows);
-    }
-    return TROUPE_OK;
+    int64_t ns = rows == 0 ? 0 : troupe_cluster_compute_ns(costs->options.cluster, &work);
+    return method->kind != TROUPE_METHOD_BACKWARD_WEIGHT ? ns + tp_ns(costs, gang, rows) : ns;
 }
 
 /* ---- profiles ---- */
@@ -408,17 +414,72 @@ static int64_t message_ns(const troupe_fleet_costs *costs, int edge, int microba
     return longest;
 }
 
+/* ---- what has been learnt ---- */
+
+/* Rows that a task's time goes by; 0 for those once a step. */
+static int64_t rows_of_task(const troupe_fleet_costs *costs, int method, int microbatch) {
+    const struct troupe_method *plan = &costs->graph->methods[method];
+    const struct troupe_gang *gang = &costs->graph->gangs[plan->gang];
+    return plan->firings > 1 ? rows_of(costs->options.fleet, gang, microbatch) : 0;
+}
+
+void troupe_fleet_costs_learn(troupe_fleet_costs *costs, const struct troupe_schedule *schedule) {
+    const double keep = costs->steps_learnt == 1 ? 0 : 0.7; /* the very first step warms up */
+    for (int m = 0; m < costs->graph->method_count; m++) {
+        troupe_line_fit_fade(&costs->fits[m], keep);
+    }
+    for (int i = 0; i < schedule->task_count; i++) {
+        const struct troupe_task *task = &schedule->tasks[i];
+        troupe_line_fit_add(&costs->fits[costs->fit_of[task->method]],
+                            (double)rows_of_task(costs, task->method, task->microbatch),
+                            (double)(task->end_ns - task->begin_ns));
+    }
+    costs->steps_learnt++;
+}
+
+static troupe_status expect_task(troupe_fleet_costs *costs, int method, int microbatch,
+                                 int64_t *out) {
+    const struct troupe_method *plan = &costs->graph->methods[method];
+    const struct troupe_line_fit *fit = &costs->fits[costs->fit_of[method]];
+    if (fit->weight > 0) {
+        *out = (int64_t)troupe_line_fit_at(fit, (double)rows_of_task(costs, method, microbatch));
+        return TROUPE_OK;
+    }
+    if (costs->options.profile != NULL) {
+        return profile_ns(costs, plan, microbatch, out);
+    }
+    *out = roofline_ns(costs, plan, microbatch);
+    return TROUPE_OK;
+}
+
+/* The table becomes what is expected, unless that is nearly what it says. */
+static void take_expected(troupe_fleet_costs *costs) {
+    int64_t work = 0, change = 0, rank_work = 0;
+    const struct troupe_graph *graph = costs->graph;
+    for (int m = 0; m < graph->method_count; m++) {
+        for (int i = costs->first[m]; i < costs->first[m + 1]; i++) {
+            work += costs->expected[i];
+            change += llabs(costs->expected[i] - costs->ns[i]);
+            rank_work += costs->expected[i] * graph->gangs[graph->methods[m].gang].rank_count;
+        }
+    }
+    if (costs->table.epoch == 0 || change > work / WORK_PER_CHANGE) {
+        memcpy(costs->ns, costs->expected,
+               (size_t)costs->first[graph->method_count] * sizeof *costs->ns);
+        costs->table.epoch++;
+    }
+    costs->table.search_ns = 1 + rank_work / graph->rank_count / WORK_PER_SEARCH;
+}
+
 troupe_status troupe_fleet_costs_step(troupe_fleet_costs *costs) {
     const struct troupe_graph *graph = costs->graph;
     for (int m = 0; m < graph->method_count; m++) {
         for (int k = 0; k < graph->methods[m].firings; k++) {
-            int64_t *out = &costs->ns[costs->first[m] + k];
-            TROUPE_TRY(costs->options.profile != NULL
-                           ? profile_ns(costs, &graph->methods[m], k, out)
-                           : roofline_ns(costs, &graph->methods[m], k, out));
+            TROUPE_TRY(expect_task(costs, m, k, &costs->expected[costs->first[m] + k]));
         }
     }
-    for (int e = 0; e < graph->edge_count; e++) {
+    take_expected(costs);
+    for (int e = 0; costs->options.forecast != NULL && e < graph->edge_count; e++) {
         for (int k = 0; k < graph->methods[graph->edges[e].to].firings; k++) {
             costs->edge_ns[e * costs->microbatches + k] = message_ns(costs, e, k);
         }
@@ -432,6 +493,38 @@ const struct troupe_costs *troupe_fleet_costs_table(const troupe_fleet_costs *co
 
 /* ---- life ---- */
 
+/* Methods of one shape and kind learn together. */
+static troupe_status make_fits(troupe_fleet_costs *costs) {
+    const struct troupe_graph *graph = costs->graph;
+    TROUPE_TRY(TROUPE_NEW(&costs->fits, graph->method_count));
+    TROUPE_TRY(TROUPE_NEW(&costs->fit_of, graph->method_count));
+    for (int m = 0; m < graph->method_count; m++) {
+        const struct troupe_method *method = &graph->methods[m];
+        const struct sample own = {.shape = costs->shapes[method->gang], .kind = method->kind};
+        int first = 0;
+        for (; first < m; first++) {
+            const struct troupe_method *other = &graph->methods[first];
+            const struct sample sample = {.shape = costs->shapes[other->gang], .kind = other->kind};
+            if (costs->fit_of[first] == first && compare_shapes(&own, &sample) == 0) {
+                break;
+            }
+        }
+        costs->fit_of[m] = first;
+    }
+    return TROUPE_OK;
+}
+
+static troupe_status make_shapes(troupe_fleet_costs *costs) {
+    const struct troupe_graph *graph = costs->graph;
+    TROUPE_TRY(TROUPE_NEW(&costs->shapes, graph->gang_count));
+    TROUPE_TRY(TROUPE_NEW(&costs->reduction_ns, graph->gang_count));
+    for (int g = 0; g < graph->gang_count; g++) {
+        TROUPE_TRY(shape_of(costs->options.fleet, &graph->gangs[g], &costs->shapes[g]));
+        TROUPE_TRY(find_reduction_ns(costs, &graph->gangs[g], &costs->reduction_ns[g]));
+    }
+    return TROUPE_OK;
+}
+
 static troupe_status make(troupe_fleet_costs *costs) {
     const struct troupe_fleet *fleet = costs->options.fleet;
     const struct troupe_graph *graph = NULL;
@@ -444,11 +537,10 @@ static troupe_status make(troupe_fleet_costs *costs) {
         costs->first[m + 1] = costs->first[m] + graph->methods[m].firings;
     }
     TROUPE_TRY(TROUPE_NEW(&costs->ns, costs->first[graph->method_count]));
+    TROUPE_TRY(TROUPE_NEW(&costs->expected, costs->first[graph->method_count]));
     TROUPE_TRY(TROUPE_NEW(&costs->edge_ns, graph->edge_count * costs->microbatches));
-    TROUPE_TRY(TROUPE_NEW(&costs->shapes, graph->gang_count));
-    for (int g = 0; g < graph->gang_count; g++) {
-        TROUPE_TRY(shape_of(fleet, &graph->gangs[g], &costs->shapes[g]));
-    }
+    TROUPE_TRY(make_shapes(costs));
+    TROUPE_TRY(make_fits(costs));
     struct troupe_batch_bounds bounds = troupe_sample_plan_bounds(fleet->options.samples, 1);
     TROUPE_TRY(TROUPE_NEW(&costs->lengths, bounds.samples + bounds.images + 1));
     return costs->options.profile != NULL ? read_profile(costs) : TROUPE_OK;
@@ -472,6 +564,10 @@ void troupe_fleet_costs_destroy(troupe_fleet_costs *costs) {
     if (costs != NULL) {
         troupe_free(costs->first);
         troupe_free(costs->ns);
+        troupe_free(costs->expected);
+        troupe_free(costs->fits);
+        troupe_free(costs->fit_of);
+        troupe_free(costs->reduction_ns);
         troupe_free(costs->edge_ns);
         troupe_free(costs->shapes);
         troupe_free(costs->samples);

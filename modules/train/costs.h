@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What each task and message of a step will cost, for a fleet that is not built: from a roofline of
- * a cluster's devices, or from a profile, which is what tasks of the same shape took on a machine.
+ * What each task and message of a step will cost: from a roofline of a cluster's devices, from a
+ * profile, which is what tasks of the same shape took on a machine, or from the steps that have
+ * run.
  *
  *     TROUPE_TRY(troupe_fleet_costs_create(&options, &costs));
  *     TROUPE_TRY(troupe_fleet_costs_step(costs, step));
@@ -19,7 +20,13 @@
  * of a module's shard with so many parameters. Between the rows measured, times are interpolated,
  * beyond them proportional.
  *
- * Ownership: create/destroy; fleet, forecast and cluster are borrowed. Threads: the rank's.
+ * Learning: the times of a step that has run take the place of these; for each shape and method a
+ * line over the rows, in which older steps fade. What all ranks have learnt from the same schedule
+ * is the same on all of them. The table stays as it is, epoch and all, while what is expected
+ * differs little from it.
+ *
+ * Ownership: create/destroy; fleet, forecast and cluster are borrowed. step and learn do not
+ * allocate. Threads: the rank's.
  * Failure: ERROR_IO, ERROR_INVALID with file and line, or naming the shape that a profile lacks.
  */
 #ifndef TROUPE_MODULES_TRAIN_COSTS_H
@@ -41,7 +48,7 @@ typedef struct troupe_fleet_costs troupe_fleet_costs;
 
 struct troupe_fleet_costs_options {
     const struct troupe_fleet *fleet;
-    troupe_forecast *forecast;
+    troupe_forecast *forecast; /* NULL: messages take no time */
     const struct troupe_cluster *cluster;
     const char *profile; /* path; NULL: the roofline */
 };
@@ -50,6 +57,8 @@ troupe_status troupe_fleet_costs_create(const struct troupe_fleet_costs_options 
                                         troupe_fleet_costs **out);
 /* Of the sample plan's current step, which the forecast has worked out. */
 troupe_status troupe_fleet_costs_step(troupe_fleet_costs *costs);
+/* What the tasks of the sample plan's current step took. */
+void troupe_fleet_costs_learn(troupe_fleet_costs *costs, const struct troupe_schedule *schedule);
 const struct troupe_costs *troupe_fleet_costs_table(const troupe_fleet_costs *costs);
 /* Accepts NULL. */
 void troupe_fleet_costs_destroy(troupe_fleet_costs *costs);

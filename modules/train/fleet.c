@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "modules/train/costs.h"
 #include "runtime/memory.h"
 
 /* ---- parts and their actors ---- */
@@ -170,6 +171,8 @@ static troupe_status create_runtime(struct troupe_fleet *fleet) {
         .microbatches = config->train.microbatches,
         .order = config->schedule.order,
         .look_ahead = config->schedule.look_ahead,
+        .static_order = strcmp(config->schedule.mode, "static") == 0,
+        .costs = fleet->options.outline ? NULL : &fleet->cost_table,
         .stall_ns = (int64_t)(config->comm.stall_s * 1e9),
         .serialize = troupe_fleet_serializes(fleet),
         .host_may_wait = fleet->lane != NULL,
@@ -262,6 +265,7 @@ void troupe_fleet_destroy(struct troupe_fleet *fleet) {
     }
     troupe_splits_fini(&fleet->splits);
     troupe_timeline_destroy(fleet->timeline);
+    troupe_fleet_costs_destroy(fleet->costs);
     troupe_stream_destroy(fleet->lane);
     troupe_stream_destroy(fleet->stream);
     troupe_plan_destroy(fleet->plan);
@@ -322,8 +326,34 @@ troupe_status troupe_fleet_draw_weights(struct troupe_fleet *fleet) {
     return TROUPE_OK;
 }
 
+static bool costs_are_given(const struct troupe_fleet *fleet) {
+    const char *costs = fleet->options.config->schedule.costs;
+    return strcmp(costs, "measured") != 0 && strcmp(costs, "roofline") != 0;
+}
+
+static troupe_status prepare_costs(struct troupe_fleet *fleet) {
+    troupe_cluster_default(&fleet->cluster);
+    TROUPE_TRY(troupe_fleet_costs_create(
+        &(struct troupe_fleet_costs_options){
+            .fleet = fleet,
+            .cluster = &fleet->cluster,
+            .profile = costs_are_given(fleet) ? fleet->options.config->schedule.costs : NULL},
+        &fleet->costs));
+    fleet->cost_table = *troupe_fleet_costs_table(fleet->costs);
+    return TROUPE_OK;
+}
+
+/* Of devices the timeline has the launches, which say nothing of the work. */
+void troupe_fleet_learn(struct troupe_fleet *fleet) {
+    bool on_host = fleet->lane == NULL;
+    if (on_host && strcmp(fleet->options.config->schedule.costs, "measured") == 0) {
+        troupe_fleet_costs_learn(fleet->costs, troupe_timeline_schedule(fleet->timeline));
+    }
+}
+
 troupe_status troupe_fleet_prepare(struct troupe_fleet *fleet) {
     const struct troupe_graph *graph = NULL;
+    TROUPE_TRY(prepare_costs(fleet));
     TROUPE_TRY(troupe_runtime_prepare(fleet->runtime));
     TROUPE_TRY(troupe_runtime_graph(fleet->runtime, &graph));
     return troupe_timeline_attach(fleet->timeline, graph);
@@ -364,6 +394,8 @@ void troupe_fleet_begin_samples(struct troupe_fleet *fleet, int64_t step) {
 
 troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step) {
     troupe_fleet_begin_samples(fleet, step);
+    TROUPE_TRY(troupe_fleet_costs_step(fleet->costs));
+    fleet->cost_table = *troupe_fleet_costs_table(fleet->costs);
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         if (fleet->parts[i] != NULL) {
             TROUPE_TRY(troupe_stage_begin_step(fleet->parts[i]->stage));

@@ -28,6 +28,8 @@
 #include "modules/train/splits.h"
 #include "modules/train/state_move.h"
 #include "modules/train/timeline.h"
+#include "scheduler/cluster.h"
+#include "scheduler/cost.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -45,6 +47,8 @@ struct troupe_fleet_options {
     bool outline;   /* no parts: for the task graph alone, never started */
 };
 
+struct troupe_fleet_costs; /* costs.h */
+
 struct troupe_fleet {
     struct troupe_fleet_options options;
     int rank;
@@ -57,7 +61,10 @@ struct troupe_fleet {
     troupe_stream *stream; /* of moves of the state */
     troupe_stream *lane;   /* of the sums of gradients; NULL: on the host */
     troupe_runtime *runtime;
-    troupe_timeline *timeline; /* of its steps; NULL in an outline */
+    troupe_timeline *timeline;        /* of its steps; NULL in an outline */
+    struct troupe_cluster cluster;    /* whose roofline is taken before tasks are measured */
+    struct troupe_fleet_costs *costs; /* what they are expected to take; NULL in an outline */
+    struct troupe_costs cost_table;   /* of the step, for the order policy */
 };
 
 troupe_status troupe_fleet_create(const struct troupe_fleet_options *options,
@@ -74,6 +81,10 @@ troupe_status troupe_fleet_prepare(struct troupe_fleet *fleet);
 troupe_status troupe_fleet_start(struct troupe_fleet *fleet);
 /* Ends the actors; the parts stay. Collective, unless the job has failed. */
 void troupe_fleet_stop(struct troupe_fleet *fleet);
+
+/* The tasks of the step that has run took what the timeline says: what is expected of the next one
+ * follows, by schedule.costs. The same on every rank. */
+void troupe_fleet_learn(struct troupe_fleet *fleet);
 
 /* The samples of a step: what every rank has of each microbatch. troupe_fleet_step does it, too. */
 void troupe_fleet_begin_samples(struct troupe_fleet *fleet, int64_t step);

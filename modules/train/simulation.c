@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "modules/train/simulation.h"
 
+#include <string.h>
+
 #include "modules/train/costs.h"
 #include "modules/train/dataset.h"
 #include "modules/train/fleet.h"
@@ -63,16 +65,18 @@ static troupe_status make_sim(troupe_simulation *s) {
     const struct troupe_order_policy *order = NULL;
     TROUPE_TRY(troupe_order_find(config->schedule.order, &order));
     TROUPE_TRY(troupe_runtime_graph(s->fleet->runtime, &graph));
-    TROUPE_TRY(
-        troupe_sim_create(graph,
-                          &(struct troupe_sim_options){.order = order,
-                                                       .look_ahead = config->schedule.look_ahead,
-                                                       .costs = troupe_fleet_costs_table(s->costs),
-                                                       .cluster = s->options.cluster,
-                                                       .edge_bytes = troupe_forecast_bytes,
-                                                       .receivers = troupe_forecast_receivers,
-                                                       .arg = s->forecast},
-                          &s->sim));
+    TROUPE_TRY(troupe_sim_create(
+        graph,
+        &(struct troupe_sim_options){.order = order,
+                                     .look_ahead = config->schedule.look_ahead,
+                                     .fixed = strcmp(config->schedule.mode, "static") == 0,
+                                     .costs = troupe_fleet_costs_table(s->costs),
+                                     .cluster = s->options.cluster,
+                                     .edge_bytes = troupe_forecast_bytes,
+                                     .receivers = troupe_forecast_receivers,
+                                     .may_be_empty = troupe_forecast_may_be_empty,
+                                     .arg = s->forecast},
+        &s->sim));
     TROUPE_TRY(troupe_bound_create(
         graph,
         &(struct troupe_bound_options){.receivers = troupe_forecast_receivers, .arg = s->forecast},

@@ -24,9 +24,10 @@ struct troupe_timeline {
     size_t page_bytes; /* of the rank with most tasks */
     char *mine;
     char *pages; /* of all ranks */
-    /* On rank 0. */
-    int *first; /* by method: of its tasks in `tasks` */
+    int *first;  /* by method: of its tasks in `tasks` */
     struct troupe_task *tasks;
+    struct troupe_schedule schedule;
+    /* On rank 0. */
     troupe_bound *bound;
     struct troupe_account *account;
     bool collected;
@@ -100,12 +101,19 @@ static uint64_t waited_for(void *arg, int edge, int64_t step, int microbatch) {
            timeline->tasks[timeline->first[plan->from] + microbatch].end_ns;
 }
 
-static troupe_status make_root(troupe_timeline *timeline, const struct troupe_graph *graph) {
+static troupe_status make_tasks(troupe_timeline *timeline, const struct troupe_graph *graph) {
     TROUPE_TRY(TROUPE_NEW(&timeline->first, graph->method_count + 1));
     for (int m = 0; m < graph->method_count; m++) {
         timeline->first[m + 1] = timeline->first[m] + graph->methods[m].firings;
     }
-    TROUPE_TRY(TROUPE_NEW(&timeline->tasks, timeline->first[graph->method_count]));
+    timeline->schedule = (struct troupe_schedule){
+        .graph = graph, .task_count = timeline->first[graph->method_count]};
+    TROUPE_TRY(TROUPE_NEW(&timeline->tasks, timeline->schedule.task_count));
+    timeline->schedule.tasks = timeline->tasks;
+    return TROUPE_OK;
+}
+
+static troupe_status make_root(troupe_timeline *timeline, const struct troupe_graph *graph) {
     TROUPE_TRY(troupe_bound_create(
         graph, &(struct troupe_bound_options){.receivers = waited_for, .arg = timeline},
         &timeline->bound));
@@ -122,6 +130,7 @@ troupe_status troupe_timeline_attach(troupe_timeline *timeline, const struct tro
     TROUPE_TRY(troupe_alloc(1, timeline->page_bytes, (void **)&timeline->mine));
     TROUPE_TRY(troupe_alloc((size_t)timeline->rank_count, timeline->page_bytes,
                             (void **)&timeline->pages));
+    TROUPE_TRY(make_tasks(timeline, graph));
     return timeline->rank == 0 ? make_root(timeline, graph) : TROUPE_OK;
 }
 
@@ -131,7 +140,7 @@ void troupe_timeline_begin(troupe_timeline *timeline) {
     timeline->collected = false;
 }
 
-/* ---- on rank 0 ---- */
+/* ---- after the step ---- */
 
 static const struct page *page_of(const troupe_timeline *timeline, int rank) {
     return (const struct page *)(timeline->pages + (size_t)rank * timeline->page_bytes);
@@ -182,9 +191,8 @@ static void align_collectives(troupe_timeline *timeline) {
     }
 }
 
-static void evaluate(troupe_timeline *timeline) {
+static void join_pages(troupe_timeline *timeline) {
     const struct troupe_graph *graph = timeline->graph;
-    const struct troupe_costs costs = {.task_ns = measured_ns, .arg = timeline};
     for (int m = 0; m < graph->method_count; m++) {
         for (int k = 0; k < graph->methods[m].firings; k++) {
             timeline->tasks[timeline->first[m] + k] =
@@ -195,11 +203,12 @@ static void evaluate(troupe_timeline *timeline) {
         take_page(timeline, r);
     }
     align_collectives(timeline);
-    timeline->result = (struct troupe_timeline_result){
-        .schedule = {.graph = graph,
-                     .tasks = timeline->tasks,
-                     .task_count = timeline->first[graph->method_count]},
-        .account = timeline->account};
+}
+
+static void evaluate(troupe_timeline *timeline) {
+    const struct troupe_costs costs = {.task_ns = measured_ns, .arg = timeline};
+    timeline->result = (struct troupe_timeline_result){.schedule = timeline->schedule,
+                                                       .account = timeline->account};
     troupe_account_fill(timeline->account, &timeline->result.schedule);
     troupe_bound_compute(timeline->bound, &costs, 0, &timeline->result.bound);
 }
@@ -214,13 +223,20 @@ troupe_status troupe_timeline_collect(troupe_timeline *timeline, troupe_group *w
            (size_t)page->count * sizeof(struct troupe_trace_event));
     TROUPE_TRY(
         troupe_group_all_gather(world, timeline->mine, timeline->page_bytes, timeline->pages));
+    join_pages(timeline);
     if (timeline->rank == 0) {
         evaluate(timeline);
-        timeline->collected = true;
     }
+    timeline->collected = true;
     return TROUPE_OK;
 }
 
+const struct troupe_schedule *troupe_timeline_schedule(const troupe_timeline *timeline) {
+    TROUPE_ASSERT(timeline->collected, "the schedule of rank %d before it is collected",
+                  timeline->rank);
+    return &timeline->schedule;
+}
+
 const struct troupe_timeline_result *troupe_timeline_result(const troupe_timeline *timeline) {
-    return timeline->collected ? &timeline->result : NULL;
+    return timeline->collected && timeline->rank == 0 ? &timeline->result : NULL;
 }

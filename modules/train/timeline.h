@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * When the tasks of a step ran, on all ranks, brought together on rank 0: there the schedule, how
- * long it took at least (T*, for the times that the tasks took), and why ranks were idle.
+ * When the tasks of a step ran, brought together from all ranks on all of them; and on rank 0 how
+ * long the step took at least (T*, for the times that the tasks took), and why ranks were idle.
  *
  *     TROUPE_TRY(troupe_timeline_create(comm, &timeline));
  *     options.trace = troupe_timeline_trace(timeline);               (of the runtime)
@@ -46,6 +46,8 @@ troupe_status troupe_timeline_attach(troupe_timeline *timeline, const struct tro
 void troupe_timeline_begin(troupe_timeline *timeline);
 /* Collective over the world group. */
 troupe_status troupe_timeline_collect(troupe_timeline *timeline, troupe_group *world);
+/* After a collect, until the next begin: the same on every rank. */
+const struct troupe_schedule *troupe_timeline_schedule(const troupe_timeline *timeline);
 /* On rank 0 after a collect, until the next begin; elsewhere NULL. */
 const struct troupe_timeline_result *troupe_timeline_result(const troupe_timeline *timeline);
 /* Accepts NULL. */

@@ -211,6 +211,7 @@ static troupe_status run_step(troupe_train *train, struct troupe_step_report *re
                                                                      .started_ns = started_ns,
                                                                      .update_ns = train->update_ns},
                                      report));
+    troupe_fleet_learn(train->fleet);
     report->timeline = troupe_timeline_result(train->fleet->timeline);
     uint64_t update_ns = troupe_clock_ns();
     double square_sum = report->grad_norm * report->grad_norm;

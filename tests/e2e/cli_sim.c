@@ -84,6 +84,22 @@ static void a_profile_is_measured_and_simulated(void) {
                folder.path);
 }
 
+static void training_plans_by_a_profile_in_either_mode(void) {
+    EXPECT_RUN(0, "", "profile %s %s --steps 2 --out %s/times.txt", config, placement, folder.path);
+    EXPECT_RUN(0, "step 2/2",
+               "train %s %s --steps 2 --set schedule.costs=%s/times.txt --set "
+               "train.run_dir=%s/by_profile",
+               config, placement, folder.path, folder.path);
+    EXPECT_RUN(0, "step 2/2",
+               "train %s %s --steps 2 --mode static --set train.run_dir=%s/in_static", config,
+               placement, folder.path);
+    EXPECT_RUN(0, "T/T*", "sim %s %s --mode static", config, placement);
+    EXPECT_RUN(1, "nowhere.txt",
+               "train %s %s --set schedule.costs=nowhere.txt --set train.run_dir=%s/nowhere",
+               config, placement, folder.path);
+    EXPECT_RUN(2, "it must be dynamic or static", "train %s --mode fixed", config);
+}
+
 /* Of the four ranks each is busy or idle, for one cause, all the time of the step: to four digits.
  */
 static void expect_it_adds_up(const char *metrics) {
@@ -134,6 +150,7 @@ int main(int argc, char **argv) {
     TEST(every_order_is_simulated);
     TEST(a_cluster_file_changes_the_time);
     TEST(a_profile_is_measured_and_simulated);
+    TEST(training_plans_by_a_profile_in_either_mode);
     TEST(training_draws_its_last_step);
     test_folder_fini(&folder);
     return TEST_END();

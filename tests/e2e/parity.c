@@ -108,6 +108,15 @@ static const struct layout_case cases[] = {
      "schedule.order=fill schedule.slots=4 schedule.credits=4 placement.vision.ranks=0-3 "
      "placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.tp=2",
      0},
+    {"mode_static", 4,
+     "schedule.mode=static placement.vision.ranks=0-3 placement.vision.dp=4 "
+     "placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.tp=2",
+     0},
+    {"mode_static_dp3_pp2_dp2_order_1f1b", 7,
+     "schedule.mode=static schedule.order=1f1b data.synthetic.text_only=0.5 "
+     "placement.vision.ranks=0-2 placement.vision.dp=3 placement.llm.ranks=3-6 placement.llm.pp=2 "
+     "placement.llm.dp=2",
+     3},
     {"scarce_slots_and_credits", 4,
      "schedule.slots=1 schedule.credits=1 schedule.look_ahead=5 placement.vision.ranks=0-3 "
      "placement.vision.dp=4 placement.llm.ranks=0-3 placement.llm.pp=2 placement.llm.dp=2",

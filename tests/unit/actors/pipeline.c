@@ -27,6 +27,8 @@ struct shape {
     int where[STAGES_MAX][MEMBERS_MAX];
     int microbatches, credits, slots, look_ahead;
     const char *order;
+    bool static_order;
+    int tree_ranks;
     bool ragged; /* the rows vary, also to zero */
     bool steady;
 };
@@ -282,6 +284,8 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
     troupe_runtime *runtime = NULL;
     struct troupe_runtime_options options = {.microbatches = state.shape->microbatches,
                                              .order = state.shape->order,
+                                             .static_order = state.shape->static_order,
+                                             .tree_ranks = state.shape->tree_ranks,
                                              .look_ahead = state.shape->look_ahead,
                                              .stall_ns = 5000000000,
                                              .checksum = true};
@@ -388,12 +392,46 @@ static void delays_orders_and_limits_change_nothing(void) {
     }
 }
 
+static void mode_static_changes_nothing(void) {
+    static const char *const orders[] = {"fifo", "1f1b", "fill"};
+    const struct shape *shapes[] = {&on_one_rank, &one_rank_each, &two_gangs, &interleaved_gangs};
+    uint64_t seed = test_seed();
+    for (uint64_t i = 0; i < 24; i++) {
+        struct shape shape = *shapes[i % 4];
+        shape.order = orders[i % 3];
+        shape.static_order = true;
+        shape.look_ahead = 1 + (int)((seed + i) % 4);
+        shape.credits = 1 + (int)((seed / 4 + i) % 2);
+        shape.slots = 1 + (int)((seed / 8 + i) % SLOTS_MAX);
+        shape.microbatches = 1 + (int)((seed / 32 + i) % 6);
+        shape.ragged = (seed / 256 + i) % 2 == 0;
+        run(&shape, seed + i, 30000);
+    }
+}
+
+/* Every island of two ranks or more has a tree. */
+static void tickets_by_tree_change_nothing(void) {
+    const struct shape *shapes[] = {&two_gangs, &interleaved_gangs};
+    uint64_t seed = test_seed();
+    for (uint64_t i = 0; i < 12; i++) {
+        struct shape shape = *shapes[i % 2];
+        shape.order = i % 3 == 0 ? "1f1b" : "fifo";
+        shape.tree_ranks = 1;
+        shape.look_ahead = 1 + (int)((seed + i) % 4);
+        shape.microbatches = 1 + (int)((seed / 32 + i) % 6);
+        shape.ragged = (seed / 256 + i) % 2 == 0;
+        run(&shape, seed + i, 30000);
+    }
+}
+
 static void ten_steps_allocate_nothing(void) {
     struct shape shape = two_gangs;
     shape.steady = true;
     run(&shape, 1, 0);
     shape = interleaved_gangs;
     shape.steady = shape.ragged = true;
+    run(&shape, 1, 0);
+    shape.static_order = true;
     run(&shape, 1, 0);
 }
 
@@ -422,6 +460,8 @@ int main(int argc, char **argv) {
     TEST(ragged_and_empty_messages_keep_step);
     TEST(an_empty_message_finds_room_beyond_the_credits);
     TEST(delays_orders_and_limits_change_nothing);
+    TEST(mode_static_changes_nothing);
+    TEST(tickets_by_tree_change_nothing);
     TEST(ten_steps_allocate_nothing);
     return TEST_END();
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One engine, two clocks: the real runtime (32 ranks, messages, tickets, conductors) in virtual
- * time against the simulator, on 20 job layouts and 10 with routes. Makespan and every task's begin
- * and end must be equal. */
+ * time against the simulator, on 20 job layouts and 10 with routes; again in order fill, which
+ * plans on every conductor, and in mode static. Makespan and every task's begin and end must be
+ * equal. */
 #include <pthread.h>
 
 #include "actors/forecast.h"
@@ -38,6 +39,7 @@ struct layout {
     int slots;
     int look_ahead;
     const char *order;
+    bool static_order;
     int64_t columns; /* of a message's one row, float32 */
 };
 
@@ -80,6 +82,11 @@ static int64_t edge_bytes(void *arg, int edge, int64_t step, int microbatch, int
 static uint64_t receivers(void *arg, int edge, int64_t step, int microbatch) {
     const struct job *job = arg;
     return troupe_forecast_receivers(job->forecast, edge, step, microbatch);
+}
+
+static bool may_be_empty(void *arg, int edge) {
+    const struct job *job = arg;
+    return troupe_forecast_may_be_empty(job->forecast, edge);
 }
 
 static int64_t transfer_ns(void *arg, int64_t now_ns, int from, int to, int64_t bytes) {
@@ -449,6 +456,7 @@ static void find_first_tasks(struct job *job) {
 static troupe_status run_rank(struct rank *rank, troupe_comm *comm) {
     struct job *job = rank->job;
     const struct layout *l = &job->layout;
+    const struct troupe_costs costs = {.task_ns = task_ns, .arg = job};
     troupe_runtime *runtime = NULL;
     const struct troupe_graph *graph = NULL;
     TROUPE_TRY(
@@ -456,6 +464,8 @@ static troupe_status run_rank(struct rank *rank, troupe_comm *comm) {
                               &(struct troupe_runtime_options){.microbatches = l->microbatches,
                                                                .order = l->order,
                                                                .look_ahead = l->look_ahead,
+                                                               .costs = &costs,
+                                                               .static_order = l->static_order,
                                                                .stall_ns = 5000000000},
                               &runtime));
     for (int dp = 0; dp < l->dp; dp++) {
@@ -490,7 +500,6 @@ static troupe_status run_rank(struct rank *rank, troupe_comm *comm) {
             job->tasks[i].end_ns -= job->started_ns;
         }
         /* The simulator on the very graph that has run. */
-        const struct troupe_costs costs = {.task_ns = task_ns, .arg = job};
         const struct troupe_order_policy *order = NULL;
         troupe_sim *sim = NULL;
         struct troupe_sim_result result;
@@ -507,7 +516,9 @@ static troupe_status run_rank(struct rank *rank, troupe_comm *comm) {
                                          .cluster = &job->cluster,
                                          .edge_bytes = edge_bytes,
                                          .control_ns = CONTROL_NS,
+                                         .fixed = l->static_order,
                                          .receivers = job->forecast != NULL ? receivers : NULL,
+                                         .may_be_empty = may_be_empty,
                                          .arg = job},
             &sim));
         EXPECT_OK(troupe_sim_run(sim, &result));
@@ -650,7 +661,8 @@ static void expect_equal(const struct job *job, int index) {
            (long long)makespan);
 }
 
-static void compare(int begin, int end) {
+/* order: NULL for each layout's own. */
+static void compare(int begin, int end, const char *order, bool static_order) {
     struct job *job = calloc(1, sizeof *job);
     struct troupe_task *expected = calloc(TASKS, sizeof *expected);
     uint64_t seed = test_seed();
@@ -659,6 +671,8 @@ static void compare(int begin, int end) {
         job->expected = expected;
         job->seed = chance_hash(seed, (uint64_t)i);
         job->layout = layout_of(i, seed);
+        job->layout.order = order != NULL ? order : job->layout.order;
+        job->layout.static_order = static_order;
         job->cluster = (struct troupe_cluster){.ranks_per_host = 8,
                                                .nics_per_host = 2,
                                                .inside = {.latency_ns = 700, .bytes_per_s = 1e9},
@@ -672,15 +686,29 @@ static void compare(int begin, int end) {
 }
 
 static void runtime_and_simulator_agree(void) {
-    compare(0, CASES);
+    compare(0, CASES, NULL, false);
 }
 
 static void they_agree_on_routed_edges(void) {
-    compare(CASES, CASES + ROUTED_CASES);
+    compare(CASES, CASES + ROUTED_CASES, NULL, false);
+}
+
+static void they_agree_where_every_conductor_plans(void) {
+    compare(0, CASES, "fill", false);
+    compare(CASES, CASES + ROUTED_CASES, "fill", false);
+}
+
+static void they_agree_in_mode_static(void) {
+    compare(0, CASES, NULL, true);
+    compare(0, 10, "fill", true);
+    compare(CASES, CASES + ROUTED_CASES, NULL, true);
+    compare(CASES, CASES + ROUTED_CASES, "fill", true);
 }
 
 int main(void) {
     TEST(runtime_and_simulator_agree);
     TEST(they_agree_on_routed_edges);
+    TEST(they_agree_where_every_conductor_plans);
+    TEST(they_agree_in_mode_static);
     return TEST_END();
 }
