@@ -3,6 +3,7 @@
 
 #include "runtime/check.h"
 #include "runtime/memory.h"
+#include "scheduler/portfolio.h"
 
 /* Tasks placed in the search: once for steady costs, before each step for others. A placement takes
  * some 0.2 us. */
@@ -14,6 +15,8 @@ struct troupe_shared_plan {
     int *limits;  /* by gang of the graph: microbatches in flight */
     int *sequence;
     struct troupe_step_plan *plan;
+    troupe_portfolio *portfolio; /* NULL: the policy has none, or is done with it */
+    const char *begun_from;      /* of the portfolio; NULL: from a schedule of its own */
 };
 
 /* ---- memory ---- */
@@ -85,6 +88,7 @@ fail:
 
 static void release_plan(struct troupe_shared_plan *shared) {
     if (shared != NULL && --shared->users <= 0) {
+        troupe_portfolio_destroy(shared->portfolio);
         troupe_step_plan_destroy(shared->plan);
         troupe_free(shared->limits);
         troupe_free(shared->sequence);
@@ -92,17 +96,41 @@ static void release_plan(struct troupe_shared_plan *shared) {
     }
 }
 
+static void plan_step(struct troupe_shared_plan *shared, const struct troupe_costs *costs,
+                      int64_t step) {
+    if (shared->step == step || (shared->step >= 0 && costs->steady)) {
+        return;
+    }
+    troupe_step_plan_costs(shared->plan, costs, step);
+    if (shared->portfolio != NULL) {
+        shared->begun_from = troupe_portfolio_try(shared->portfolio, step);
+    }
+    troupe_step_plan_improve(shared->plan, costs->steady ? SEARCH_ONCE : SEARCH_EACH_STEP);
+    troupe_step_plan_sequence(shared->plan, shared->sequence);
+    shared->step = step;
+}
+
 static troupe_status make_plan(const struct troupe_order_setting *setting,
-                               troupe_wanted_slots wanted, struct troupe_shared_plan **out) {
+                               const struct troupe_planning *planning,
+                               struct troupe_shared_plan **out) {
     troupe_status status = TROUPE_OK;
     struct troupe_shared_plan *shared = NULL;
     TROUPE_TRY(TROUPE_NEW(&shared, 1));
     shared->users = 1;
     shared->step = -1;
-    TROUPE_TRY_FAIL(make_limits(setting->index, wanted, &shared->limits));
+    TROUPE_TRY_FAIL(make_limits(setting->index, planning->wanted, &shared->limits));
     TROUPE_TRY_FAIL(
         troupe_step_plan_create(setting->index, setting->conductor, shared->limits, &shared->plan));
     TROUPE_TRY_FAIL(TROUPE_NEW(&shared->sequence, shared->plan->task_count));
+    if (planning->portfolio) {
+        TROUPE_TRY_FAIL(troupe_portfolio_create(shared->plan, shared->limits, setting->costs,
+                                                &shared->portfolio));
+    }
+    if (setting->costs->steady) { /* now, so that simulators of many parts do not add up */
+        plan_step(shared, setting->costs, 0);
+        troupe_portfolio_destroy(shared->portfolio);
+        shared->portfolio = NULL;
+    }
     *out = shared;
     return TROUPE_OK;
 fail:
@@ -124,17 +152,6 @@ static struct troupe_shared_plan *find_plan(const struct troupe_order_planned *p
         }
     }
     return NULL;
-}
-
-static void plan_step(struct troupe_shared_plan *shared, const struct troupe_costs *costs,
-                      int64_t step) {
-    if (shared->step == step || (shared->step >= 0 && costs->steady)) {
-        return;
-    }
-    troupe_step_plan_costs(shared->plan, costs, costs->steady ? 0 : step);
-    troupe_step_plan_improve(shared->plan, costs->steady ? SEARCH_ONCE : SEARCH_EACH_STEP);
-    troupe_step_plan_sequence(shared->plan, shared->sequence);
-    shared->step = step;
 }
 
 /* ---- the part of an island ---- */
@@ -225,12 +242,12 @@ void troupe_order_planned_destroy(void *arg) {
 
 static troupe_status join_plan(struct troupe_order_planned *state,
                                const struct troupe_order_setting *setting,
-                               troupe_wanted_slots wanted) {
+                               const struct troupe_planning *planning) {
     state->plan = find_plan(state->peer, setting->index, setting->conductor);
     if (state->plan != NULL) {
         state->plan->users++;
     } else {
-        TROUPE_TRY(make_plan(setting, wanted, &state->plan));
+        TROUPE_TRY(make_plan(setting, planning, &state->plan));
     }
     TROUPE_TRY(TROUPE_NEW(&state->place, state->plan->plan->task_count));
     return make_ranks(state);
@@ -256,7 +273,8 @@ static troupe_status copy_limits(struct troupe_order_planned *state,
 }
 
 troupe_status troupe_order_planned_create(const struct troupe_order_setting *setting,
-                                          troupe_wanted_slots wanted, void **state_out) {
+                                          const struct troupe_planning *planning,
+                                          void **state_out) {
     troupe_status status = TROUPE_OK;
     struct troupe_order_planned *state = NULL;
     TROUPE_TRY(TROUPE_NEW(&state, 1));
@@ -265,9 +283,9 @@ troupe_status troupe_order_planned_create(const struct troupe_order_setting *set
     state->step_followed = -1;
     TROUPE_TRY_FAIL(troupe_order_info_create(setting, &state->info));
     if (setting->costs != NULL) {
-        TROUPE_TRY_FAIL(join_plan(state, setting, wanted));
+        TROUPE_TRY_FAIL(join_plan(state, setting, planning));
     }
-    TROUPE_TRY_FAIL(copy_limits(state, setting, wanted));
+    TROUPE_TRY_FAIL(copy_limits(state, setting, planning->wanted));
     *state_out = state;
     return TROUPE_OK;
 fail:
@@ -279,6 +297,11 @@ int troupe_order_planned_in_flight(const void *arg, const struct troupe_graph *g
     const struct troupe_order_planned *state = arg;
     (void)graph;
     return state->limits[state->info->index->place_of_gang[gang]];
+}
+
+const char *troupe_order_planned_choice(const void *arg) {
+    const struct troupe_order_planned *state = arg;
+    return state->plan != NULL ? state->plan->begun_from : NULL;
 }
 
 /* ---- choosing ---- */
