@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "runtime/memory.h"
+#include "runtime/random.h"
 #include "tests/test.h"
 
 enum { LLM, ENCODER }; /* modules */
@@ -202,4 +203,21 @@ void pipeline_free(struct pipeline *p) {
     troupe_free(p->after);
     troupe_free(p->edges);
     troupe_free(p->rank_lists);
+}
+
+void pipeline_draw_factors(int count, double disparity, uint64_t seed, uint64_t stream,
+                           double *factors_out) {
+    double least = INFINITY, most = -INFINITY, sum = 0;
+    for (int i = 0; i < count; i++) {
+        factors_out[i] = troupe_random_normal(seed, stream, (uint64_t)i);
+        least = fmin(least, factors_out[i]);
+        most = fmax(most, factors_out[i]);
+    }
+    for (int i = 0; i < count; i++) {
+        factors_out[i] = exp((factors_out[i] - least) / (most - least) * log(disparity));
+        sum += factors_out[i];
+    }
+    for (int i = 0; i < count; i++) {
+        factors_out[i] *= count / sum;
+    }
 }

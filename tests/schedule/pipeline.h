@@ -63,4 +63,9 @@ struct pipeline {
 void pipeline_make(const struct pipeline_options *options, struct pipeline *out);
 void pipeline_free(struct pipeline *pipeline);
 
+/* Factors by microbatch: logarithms normally distributed, stretched so that the largest is
+ * `disparity` times the smallest; the mean is 1. */
+void pipeline_draw_factors(int count, double disparity, uint64_t seed, uint64_t stream,
+                           double *factors_out);
+
 #endif
