@@ -53,7 +53,11 @@ static int64_t task_ns(void *arg, int m, int64_t step, int microbatch) {
         ns = o->weight;
         break;
     }
-    return factors == NULL ? ns : llround((double)ns * factors[microbatch]);
+    double factor = factors == NULL ? 1 : factors[microbatch];
+    if (encoder && o->encoder_share != NULL) {
+        factor *= o->encoder_share[p->gangs[method->gang].dp % encoder_count(p)];
+    }
+    return llround((double)ns * factor);
 }
 
 static int64_t edge_ns(void *arg, int e, int64_t step, int microbatch) {

@@ -47,6 +47,7 @@ struct pipeline_options {
     int64_t encoder_forward, encoder_backward; /* of one encoder actor and microbatch */
     const double *llm_factor;                  /* by microbatch; NULL: all 1 */
     const double *encoder_factor;
+    const double *encoder_share; /* by encoder actor: of an even share; NULL: all 1 */
 };
 
 struct pipeline {
