@@ -42,6 +42,11 @@ struct pipeline_options {
     int credits;                       /* 0: as many as microbatches */
     int64_t link_ns;                   /* between ranks */
     int64_t reduce;                    /* of a stage's gradients over the replicas; 0: none */
+    /* Of a stage and microbatch; the slot is then held from here to the backward, not from the
+     * forward on. 0: none */
+    int64_t recompute;
+    int64_t prefetch; /* of a microbatch, for stage 0, by a rank of its own, the last; 0: none */
+    int prefetch_credits; /* microbatches that may be ahead, 0: all */
     enum pipeline_encoder encoder;
     int encoder_ranks;
     int64_t encoder_forward, encoder_backward; /* of one encoder actor and microbatch */
