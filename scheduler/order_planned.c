@@ -110,6 +110,21 @@ static void plan_step(struct troupe_shared_plan *shared, const struct troupe_cos
     shared->step = step;
 }
 
+/* Steady costs: a replica has the plan of the one before. */
+static bool take_plan(struct troupe_shared_plan *shared, const struct troupe_costs *costs,
+                      const struct troupe_order_planned *peer) {
+    troupe_step_plan_costs(shared->plan, costs, 0);
+    for (; peer != NULL; peer = peer->peer) {
+        if (troupe_step_plan_take(shared->plan, peer->plan->plan)) {
+            troupe_step_plan_sequence(shared->plan, shared->sequence);
+            shared->begun_from = peer->plan->begun_from;
+            shared->step = 0;
+            return true;
+        }
+    }
+    return false;
+}
+
 static troupe_status make_plan(const struct troupe_order_setting *setting,
                                const struct troupe_planning *planning,
                                struct troupe_shared_plan **out) {
@@ -122,7 +137,8 @@ static troupe_status make_plan(const struct troupe_order_setting *setting,
     TROUPE_TRY_FAIL(
         troupe_step_plan_create(setting->index, setting->conductor, shared->limits, &shared->plan));
     TROUPE_TRY_FAIL(TROUPE_NEW(&shared->sequence, shared->plan->task_count));
-    if (planning->portfolio) {
+    bool taken = setting->costs->steady && take_plan(shared, setting->costs, setting->peer);
+    if (planning->portfolio && !taken) {
         TROUPE_TRY_FAIL(troupe_portfolio_create(shared->plan, shared->limits, setting->costs,
                                                 &shared->portfolio));
     }
