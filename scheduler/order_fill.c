@@ -15,7 +15,8 @@ static int wanted_slots(const struct troupe_graph *graph, int gang, int left) {
 }
 
 static troupe_status create(const struct troupe_order_setting *setting, void **state_out) {
-    static const struct troupe_planning planning = {.wanted = wanted_slots, .portfolio = true};
+    static const struct troupe_planning planning = {
+        .wanted = wanted_slots, .search_once = 2000000, .portfolio = true};
     return troupe_order_planned_create(setting, &planning, state_out);
 }
 

@@ -5,9 +5,9 @@
 #include "runtime/memory.h"
 #include "scheduler/portfolio.h"
 
-/* Tasks placed in the search: once for steady costs, before each step for others. A placement takes
- * some 0.2 us. */
-enum { SEARCH_ONCE = 500000, SEARCH_EACH_STEP = 30000 };
+/* Tasks placed in the search before each step, where costs are not steady. A placement takes some
+ * 0.2 us. */
+enum { SEARCH_EACH_STEP = 30000 };
 
 struct troupe_shared_plan {
     int users;
@@ -16,6 +16,7 @@ struct troupe_shared_plan {
     int *sequence;
     struct troupe_step_plan *plan;
     troupe_portfolio *portfolio; /* NULL: the policy has none, or is done with it */
+    int64_t placements;          /* of the search */
     const char *begun_from;      /* of the portfolio; NULL: from a schedule of its own */
 };
 
@@ -105,7 +106,7 @@ static void plan_step(struct troupe_shared_plan *shared, const struct troupe_cos
     if (shared->portfolio != NULL) {
         shared->begun_from = troupe_portfolio_try(shared->portfolio, step);
     }
-    troupe_step_plan_improve(shared->plan, costs->steady ? SEARCH_ONCE : SEARCH_EACH_STEP);
+    troupe_step_plan_improve(shared->plan, shared->placements);
     troupe_step_plan_sequence(shared->plan, shared->sequence);
     shared->step = step;
 }
@@ -133,6 +134,7 @@ static troupe_status make_plan(const struct troupe_order_setting *setting,
     TROUPE_TRY(TROUPE_NEW(&shared, 1));
     shared->users = 1;
     shared->step = -1;
+    shared->placements = setting->costs->steady ? planning->search_once : SEARCH_EACH_STEP;
     TROUPE_TRY_FAIL(make_limits(setting->index, planning->wanted, &shared->limits));
     TROUPE_TRY_FAIL(
         troupe_step_plan_create(setting->index, setting->conductor, shared->limits, &shared->plan));

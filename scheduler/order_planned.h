@@ -42,7 +42,8 @@ typedef int (*troupe_wanted_slots)(const struct troupe_graph *graph, int gang, i
 
 struct troupe_planning {
     troupe_wanted_slots wanted;
-    bool portfolio; /* the search may begin from what other policies do, see portfolio.h */
+    int64_t search_once; /* tasks placed in the search where costs are steady */
+    bool portfolio;      /* the search may begin from what other policies do, see portfolio.h */
 };
 
 troupe_status troupe_order_planned_create(const struct troupe_order_setting *setting,
