@@ -365,6 +365,11 @@ troupe_status troupe_engine_next(troupe_engine *engine, struct troupe_ticket *ou
     return TROUPE_OK;
 }
 
+const char *troupe_engine_choice(const troupe_engine *engine) {
+    const struct troupe_order_policy *order = engine->options.order;
+    return order->choice != NULL ? order->choice(engine->order_state) : NULL;
+}
+
 bool troupe_engine_edge_is_local(const troupe_engine *engine, int edge) {
     return troupe_graph_index_island_of_method(engine->index, engine->graph->edges[edge].from) ==
            troupe_graph_index_island_of_method(engine->index, engine->graph->edges[edge].to);

@@ -107,6 +107,9 @@ troupe_status troupe_engine_next(troupe_engine *engine, struct troupe_ticket *ou
 bool troupe_engine_step_issued(const troupe_engine *engine);
 bool troupe_engine_step_done(const troupe_engine *engine);
 
+/* What the order policy has chosen to follow in this step (order.h), NULL: nothing but itself. */
+const char *troupe_engine_choice(const troupe_engine *engine);
+
 /* Both ends are in this island: its credits return by themselves, and unless it is strict its
  * arrivals need no report. */
 bool troupe_engine_edge_is_local(const troupe_engine *engine, int edge);

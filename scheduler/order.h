@@ -79,6 +79,9 @@ struct troupe_order_policy {
      */
     int (*pick)(void *state, const struct troupe_order_view *view,
                 const struct troupe_candidate *candidates, int count);
+    /* Name of what the policy has chosen to follow in the step begun last, for reports; NULL:
+     * nothing but itself. The slot may be NULL. */
+    const char *(*choice)(const void *state);
 };
 
 /* Slots of policies without state, plan, or bound. */

@@ -15,7 +15,9 @@ static int wanted_slots(const struct troupe_graph *graph, int gang, int left) {
 }
 
 static troupe_status create(const struct troupe_order_setting *setting, void **state_out) {
-    return troupe_order_planned_create(setting, wanted_slots, state_out);
+    static const struct troupe_planning planning = {
+        .wanted = wanted_slots, .search_once = 2000000, .portfolio = true};
+    return troupe_order_planned_create(setting, &planning, state_out);
 }
 
 static int pick(void *arg, const struct troupe_order_view *view,
@@ -33,4 +35,5 @@ const struct troupe_order_policy troupe_order_fill = {
     .begin_step = troupe_order_planned_begin_step,
     .in_flight = troupe_order_planned_in_flight,
     .pick = pick,
+    .choice = troupe_order_planned_choice,
 };

@@ -3,9 +3,10 @@
 
 #include "runtime/check.h"
 #include "runtime/memory.h"
+#include "scheduler/portfolio.h"
 
-/* Tasks placed in the search: once for steady costs, before each step for others. */
-enum { SEARCH_ONCE = 500000, SEARCH_EACH_STEP = 30000, PLACEMENT_NS = 200 };
+/* Tasks placed in the search before each step, where costs are not steady, and what one takes. */
+enum { SEARCH_EACH_STEP = 30000, PLACEMENT_NS = 200 };
 
 struct troupe_shared_plan {
     int users;
@@ -14,6 +15,9 @@ struct troupe_shared_plan {
     int *limits;   /* by gang of the graph: microbatches in flight */
     int *sequence;
     struct troupe_step_plan *plan;
+    troupe_portfolio *portfolio; /* NULL: the policy has none, or is done with it */
+    int64_t placements;          /* of the search */
+    const char *begun_from;      /* of the portfolio; NULL: from a schedule of its own */
 };
 
 /* ---- memory ---- */
@@ -85,6 +89,7 @@ fail:
 
 static void release_plan(struct troupe_shared_plan *shared) {
     if (shared != NULL && --shared->users <= 0) {
+        troupe_portfolio_destroy(shared->portfolio);
         troupe_step_plan_destroy(shared->plan);
         troupe_free(shared->limits);
         troupe_free(shared->sequence);
@@ -92,17 +97,71 @@ static void release_plan(struct troupe_shared_plan *shared) {
     }
 }
 
+/* The same on all ranks: a count, not a time. */
+static int64_t search_effort(const struct troupe_shared_plan *shared,
+                             const struct troupe_costs *costs) {
+    return costs->search_ns > 0 ? costs->search_ns / PLACEMENT_NS : shared->placements;
+}
+
+static bool is_planned(const struct troupe_shared_plan *shared, const struct troupe_costs *costs,
+                       int64_t step) {
+    bool lasts = costs->epoch > 0 ? shared->epoch == costs->epoch : costs->steady;
+    return shared->step == step || (shared->step >= 0 && lasts);
+}
+
+static void plan_step(struct troupe_shared_plan *shared, const struct troupe_costs *costs,
+                      int64_t step) {
+    if (is_planned(shared, costs, step)) {
+        return;
+    }
+    troupe_step_plan_costs(shared->plan, costs, costs->steady ? 0 : step);
+    if (shared->portfolio != NULL) {
+        shared->begun_from = troupe_portfolio_try(shared->portfolio, costs->steady ? 0 : step);
+    }
+    troupe_step_plan_improve(shared->plan, search_effort(shared, costs));
+    troupe_step_plan_sequence(shared->plan, shared->sequence);
+    shared->step = step;
+    shared->epoch = costs->epoch;
+}
+
+/* Steady costs: a replica has the plan of the one before. */
+static bool take_plan(struct troupe_shared_plan *shared, const struct troupe_costs *costs,
+                      const struct troupe_order_planned *peer) {
+    troupe_step_plan_costs(shared->plan, costs, 0);
+    for (; peer != NULL; peer = peer->peer) {
+        if (troupe_step_plan_take(shared->plan, peer->plan->plan)) {
+            troupe_step_plan_sequence(shared->plan, shared->sequence);
+            shared->begun_from = peer->plan->begun_from;
+            shared->step = 0;
+            return true;
+        }
+    }
+    return false;
+}
+
 static troupe_status make_plan(const struct troupe_order_setting *setting,
-                               troupe_wanted_slots wanted, struct troupe_shared_plan **out) {
+                               const struct troupe_planning *planning,
+                               struct troupe_shared_plan **out) {
     troupe_status status = TROUPE_OK;
     struct troupe_shared_plan *shared = NULL;
     TROUPE_TRY(TROUPE_NEW(&shared, 1));
     shared->users = 1;
     shared->step = -1;
-    TROUPE_TRY_FAIL(make_limits(setting->index, wanted, &shared->limits));
+    shared->placements = setting->costs->steady ? planning->search_once : SEARCH_EACH_STEP;
+    TROUPE_TRY_FAIL(make_limits(setting->index, planning->wanted, &shared->limits));
     TROUPE_TRY_FAIL(
         troupe_step_plan_create(setting->index, setting->conductor, shared->limits, &shared->plan));
     TROUPE_TRY_FAIL(TROUPE_NEW(&shared->sequence, shared->plan->task_count));
+    bool taken = setting->costs->steady && take_plan(shared, setting->costs, setting->peer);
+    if (planning->portfolio && !taken) {
+        TROUPE_TRY_FAIL(troupe_portfolio_create(shared->plan, shared->limits, setting->costs,
+                                                &shared->portfolio));
+    }
+    if (setting->costs->steady) { /* now, so that simulators of many parts do not add up */
+        plan_step(shared, setting->costs, 0);
+        troupe_portfolio_destroy(shared->portfolio);
+        shared->portfolio = NULL;
+    }
     *out = shared;
     return TROUPE_OK;
 fail:
@@ -124,32 +183,6 @@ static struct troupe_shared_plan *find_plan(const struct troupe_order_planned *p
         }
     }
     return NULL;
-}
-
-/* The same on all ranks: a count, not a time. */
-static int64_t search_effort(const struct troupe_costs *costs) {
-    if (costs->search_ns > 0) {
-        return costs->search_ns / PLACEMENT_NS;
-    }
-    return costs->steady ? SEARCH_ONCE : SEARCH_EACH_STEP;
-}
-
-static bool is_planned(const struct troupe_shared_plan *shared, const struct troupe_costs *costs,
-                       int64_t step) {
-    bool lasts = costs->epoch > 0 ? shared->epoch == costs->epoch : costs->steady;
-    return shared->step == step || (shared->step >= 0 && lasts);
-}
-
-static void plan_step(struct troupe_shared_plan *shared, const struct troupe_costs *costs,
-                      int64_t step) {
-    if (is_planned(shared, costs, step)) {
-        return;
-    }
-    troupe_step_plan_costs(shared->plan, costs, costs->steady ? 0 : step);
-    troupe_step_plan_improve(shared->plan, search_effort(costs));
-    shared->epoch = costs->epoch;
-    troupe_step_plan_sequence(shared->plan, shared->sequence);
-    shared->step = step;
 }
 
 /* ---- the part of an island ---- */
@@ -240,12 +273,12 @@ void troupe_order_planned_destroy(void *arg) {
 
 static troupe_status join_plan(struct troupe_order_planned *state,
                                const struct troupe_order_setting *setting,
-                               troupe_wanted_slots wanted) {
+                               const struct troupe_planning *planning) {
     state->plan = find_plan(state->peer, setting->index, setting->conductor);
     if (state->plan != NULL) {
         state->plan->users++;
     } else {
-        TROUPE_TRY(make_plan(setting, wanted, &state->plan));
+        TROUPE_TRY(make_plan(setting, planning, &state->plan));
     }
     TROUPE_TRY(TROUPE_NEW(&state->place, state->plan->plan->task_count));
     return make_ranks(state);
@@ -271,7 +304,8 @@ static troupe_status copy_limits(struct troupe_order_planned *state,
 }
 
 troupe_status troupe_order_planned_create(const struct troupe_order_setting *setting,
-                                          troupe_wanted_slots wanted, void **state_out) {
+                                          const struct troupe_planning *planning,
+                                          void **state_out) {
     troupe_status status = TROUPE_OK;
     struct troupe_order_planned *state = NULL;
     TROUPE_TRY(TROUPE_NEW(&state, 1));
@@ -280,9 +314,9 @@ troupe_status troupe_order_planned_create(const struct troupe_order_setting *set
     state->step_followed = -1;
     TROUPE_TRY_FAIL(troupe_order_info_create(setting, &state->info));
     if (setting->costs != NULL) {
-        TROUPE_TRY_FAIL(join_plan(state, setting, wanted));
+        TROUPE_TRY_FAIL(join_plan(state, setting, planning));
     }
-    TROUPE_TRY_FAIL(copy_limits(state, setting, wanted));
+    TROUPE_TRY_FAIL(copy_limits(state, setting, planning->wanted));
     *state_out = state;
     return TROUPE_OK;
 fail:
@@ -294,6 +328,11 @@ int troupe_order_planned_in_flight(const void *arg, const struct troupe_graph *g
     const struct troupe_order_planned *state = arg;
     (void)graph;
     return state->limits[state->info->index->place_of_gang[gang]];
+}
+
+const char *troupe_order_planned_choice(const void *arg) {
+    const struct troupe_order_planned *state = arg;
+    return state->plan != NULL ? state->plan->begun_from : NULL;
 }
 
 /* ---- choosing ---- */

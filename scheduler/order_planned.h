@@ -4,7 +4,7 @@
  * (step_plan.h); what the plan leaves out (reductions, updates) runs as soon as it can. Where they
  * are not known, nothing is planned and the policy chooses on line.
  *
- *     .create: troupe_order_planned_create(setting, wanted_slots, &state)
+ *     .create: troupe_order_planned_create(setting, &planning, &state)
  *     .pick:   if (state->plan != NULL) { return troupe_order_planned_pick(...); }
  *
  * Ownership: create/destroy; the plan is shared by the states of one simulation (peers) and goes
@@ -40,11 +40,19 @@ struct troupe_order_planned {
 /* How many slots the policy wants for a gang; `left` as in order_internal.h. */
 typedef int (*troupe_wanted_slots)(const struct troupe_graph *graph, int gang, int left);
 
+struct troupe_planning {
+    troupe_wanted_slots wanted;
+    int64_t search_once; /* tasks placed in the search where costs are steady */
+    bool portfolio;      /* the search may begin from what other policies do, see portfolio.h */
+};
+
 troupe_status troupe_order_planned_create(const struct troupe_order_setting *setting,
-                                          troupe_wanted_slots wanted, void **state_out);
+                                          const struct troupe_planning *planning, void **state_out);
 void troupe_order_planned_destroy(void *state);
 void troupe_order_planned_begin_step(void *state, int64_t step);
 int troupe_order_planned_in_flight(const void *state, const struct troupe_graph *graph, int gang);
+/* As in order.h: the policy whose schedule the plan was begun from. */
+const char *troupe_order_planned_choice(const void *state);
 /* There is a plan. */
 int troupe_order_planned_pick(void *state, const struct troupe_order_view *view,
                               const struct troupe_candidate *candidates, int count);

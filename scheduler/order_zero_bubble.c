@@ -26,7 +26,9 @@ static int wanted_slots(const struct troupe_graph *graph, int gang, int left) {
 }
 
 static troupe_status create(const struct troupe_order_setting *setting, void **state_out) {
-    return troupe_order_planned_create(setting, wanted_slots, state_out);
+    static const struct troupe_planning planning = {
+        .wanted = wanted_slots, .search_once = 500000, .portfolio = false};
+    return troupe_order_planned_create(setting, &planning, state_out);
 }
 
 /* Whether 1F1B would run one more forward before the next backward. */

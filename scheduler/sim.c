@@ -783,6 +783,14 @@ static void carry_over(troupe_sim *sim, int conductor) {
     }
 }
 
+static const char *choice_of(const troupe_sim *sim) {
+    int r = 0;
+    while (r < sim->graph->rank_count - 1 && sim->engines[r] == NULL) {
+        r++;
+    }
+    return sim->engines[r] != NULL ? troupe_engine_choice(sim->engines[r]) : NULL;
+}
+
 troupe_status troupe_sim_run(troupe_sim *sim, struct troupe_sim_result *out) {
     reset(sim);
     sim->step++;
@@ -813,6 +821,7 @@ troupe_status troupe_sim_run(troupe_sim *sim, struct troupe_sim_result *out) {
     }
     *out = (struct troupe_sim_result){
         .makespan_ns = makespan,
+        .choice = choice_of(sim),
         .events = sim->event_count,
         .schedule = {.graph = sim->graph, .tasks = sim->tasks, .task_count = sim->task_count}};
     return TROUPE_OK;

@@ -62,6 +62,7 @@ struct troupe_sim_result {
     int64_t makespan_ns;
     int64_t events;
     struct troupe_schedule schedule;
+    const char *choice; /* of the order policy on the lowest rank, see engine.h; NULL: none */
 };
 
 troupe_status troupe_sim_create(const struct troupe_graph *graph,

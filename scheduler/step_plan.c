@@ -36,6 +36,7 @@ struct search {
     bool *in_part;  /* by gang */
     bool *left_out; /* by method: a reduction, or after one */
     int *taker;     /* by gang */
+    int *twin;      /* by rank: in another plan; NONE: not known */
     int64_t *start; /* of the schedule being made */
     int64_t *end;
     int64_t *earliest;
@@ -281,6 +282,7 @@ troupe_status troupe_step_plan_create(const struct troupe_graph_index *index, in
     TROUPE_TRY_FAIL(TROUPE_NEW(&plan->first_task, graph->method_count));
     TROUPE_TRY_FAIL(TROUPE_NEW(&s->in_part, graph->gang_count));
     TROUPE_TRY_FAIL(TROUPE_NEW(&s->taker, graph->gang_count));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->twin, graph->rank_count));
     TROUPE_TRY_FAIL(TROUPE_NEW(&s->left_out, graph->method_count));
     for (int m = 0; m < graph->method_count; m++) {
         if (graph->methods[m].lane == TROUPE_LANE_REDUCTION || graph->methods[m].firings == 0) {
@@ -325,6 +327,7 @@ void troupe_step_plan_destroy(struct troupe_step_plan *plan) {
         troupe_free(s->in_part);
         troupe_free(s->left_out);
         troupe_free(s->taker);
+        troupe_free(s->twin);
         troupe_free(s->start);
         troupe_free(s->end);
         troupe_free(s->earliest);
@@ -496,6 +499,52 @@ static void push_to_and_fro(struct troupe_step_plan *plan, const int64_t *keys) 
 
 void troupe_step_plan_try(struct troupe_step_plan *plan, const int64_t *keys) {
     push_to_and_fro(plan, keys);
+}
+
+/* Tasks that share a rank in one plan do so in the other. */
+static bool share_ranks_alike(struct troupe_step_plan *plan, const struct troupe_step_plan *other) {
+    int *twin = search_of(plan)->twin;
+    for (int r = 0; r < plan->index->graph->rank_count; r++) {
+        twin[r] = NONE;
+    }
+    for (int t = 0; t < plan->task_count; t++) {
+        const struct troupe_gang *gang = gang_of(plan, plan->method_of[t]);
+        const struct troupe_gang *like = gang_of(other, other->method_of[t]);
+        if (gang->rank_count != like->rank_count) {
+            return false;
+        }
+        for (int k = 0; k < gang->rank_count; k++) {
+            int *rank = &twin[gang->ranks[k]];
+            *rank = *rank == NONE ? like->ranks[k] : *rank;
+            if (*rank != like->ranks[k]) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static bool wait_alike(const struct troupe_step_plan *plan, const struct troupe_step_plan *other) {
+    const struct search *s = search_of(plan), *o = search_of(other);
+    bool alike = s->arc_count == o->arc_count;
+    for (int a = 0; alike && a < s->arc_count; a++) {
+        const struct arc *x = &s->arcs[a], *y = &o->arcs[a];
+        alike = x->from == y->from && x->to == y->to && x->credit == y->credit &&
+                x->weight_ns == y->weight_ns;
+    }
+    return alike;
+}
+
+bool troupe_step_plan_take(struct troupe_step_plan *plan, const struct troupe_step_plan *other) {
+    size_t bytes = (size_t)plan->task_count * sizeof *plan->duration_ns;
+    if (plan->task_count != other->task_count ||
+        memcmp(plan->duration_ns, other->duration_ns, bytes) != 0 || !wait_alike(plan, other) ||
+        !share_ranks_alike(plan, other)) {
+        return false;
+    }
+    memcpy(plan->start_ns, other->start_ns, bytes);
+    plan->makespan_ns = other->makespan_ns;
+    return true;
 }
 
 /* Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. */

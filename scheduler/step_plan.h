@@ -22,6 +22,7 @@
 #ifndef TROUPE_SCHEDULER_STEP_PLAN_H
 #define TROUPE_SCHEDULER_STEP_PLAN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "runtime/status.h"
@@ -56,6 +57,9 @@ void troupe_step_plan_costs(struct troupe_step_plan *plan, const struct troupe_c
 /* Tries the order in which tasks begin elsewhere (ascending keys, by task) and what pushing it to
  * and fro makes of it. The schedule is at least as good as that one, if it obeyed the rules. */
 void troupe_step_plan_try(struct troupe_step_plan *plan, const int64_t *keys);
+/* Takes the schedule of another plan of the same graph if that has the same tasks, which wait for
+ * each other and share ranks in the same way and take as long, as replicas do. */
+bool troupe_step_plan_take(struct troupe_step_plan *plan, const struct troupe_step_plan *other);
 /* Searches until so many tasks have been placed, or the bound is met. */
 void troupe_step_plan_improve(struct troupe_step_plan *plan, int64_t placements);
 

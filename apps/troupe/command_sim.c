@@ -31,6 +31,9 @@ static troupe_status simulate(const struct sim_job *job, troupe_simulation *simu
     printf("\n%d tasks and %lld events of step %d on %d ranks in order %s, simulated in %.3f s\n",
            result.sim.schedule.task_count, (long long)result.sim.events, job->step, job->ranks,
            job->config.schedule.order, seconds);
+    if (result.sim.choice != NULL) {
+        printf("planned from what %s makes of it\n", result.sim.choice);
+    }
     chart_print_account(result.account, &result.bound);
     snprintf(title, sizeof title, "%.60s, %d ranks, %d microbatches, simulated",
              job->config.schedule.order, job->ranks, job->config.train.microbatches);

@@ -8,7 +8,6 @@
  * One line a case; a policy that cannot run a case has no figure there. */
 #include "runtime/check.h"
 #include "runtime/memory.h"
-#include "runtime/random.h"
 #include "scheduler/bound.h"
 #include "scheduler/sim.h"
 #include "tests/schedule/annealer.h"
@@ -31,23 +30,6 @@ struct grid_case {
     double share;
     bool uneven;
 };
-
-/* Logarithms normally distributed, stretched to the disparity; the mean is 1. */
-static void draw_factors(int count, uint64_t stream, double *out) {
-    double least = INFINITY, most = -INFINITY, sum = 0;
-    for (int i = 0; i < count; i++) {
-        out[i] = troupe_random_normal(SEED, stream, (uint64_t)i);
-        least = fmin(least, out[i]);
-        most = fmax(most, out[i]);
-    }
-    for (int i = 0; i < count; i++) {
-        out[i] = exp((out[i] - least) / (most - least) * log(disparity));
-        sum += out[i];
-    }
-    for (int i = 0; i < count; i++) {
-        out[i] *= count / sum;
-    }
-}
 
 /* Begins of all tasks of the best schedule so far. */
 struct best {
@@ -91,8 +73,8 @@ static double run_case(const struct grid_case *c, double seconds) {
     int64_t encoder = (int64_t)((double)(3 * stage * c->chunks) * c->share / 3);
     struct pipeline pipeline;
     struct problem problem;
-    draw_factors(c->microbatches, 1, llm_factor);
-    draw_factors(c->microbatches, 2, encoder_factor);
+    pipeline_draw_factors(c->microbatches, disparity, SEED, 1, llm_factor);
+    pipeline_draw_factors(c->microbatches, disparity, SEED, 2, encoder_factor);
     pipeline_make(&(struct pipeline_options){.ranks = c->ranks,
                                              .chunks = c->chunks,
                                              .microbatches = c->microbatches,

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "runtime/memory.h"
+#include "runtime/random.h"
 #include "tests/test.h"
 
 enum { LLM, ENCODER }; /* modules */
@@ -48,11 +49,21 @@ static int64_t task_ns(void *arg, int m, int64_t step, int microbatch) {
         break;
     case TROUPE_METHOD_REDUCE:
         return o->reduce;
+    case TROUPE_METHOD_RECOMPUTE:
+        ns = o->recompute;
+        break;
+    case TROUPE_METHOD_PREFETCH:
+        ns = o->prefetch;
+        break;
     default:
         ns = o->weight;
         break;
     }
-    return factors == NULL ? ns : llround((double)ns * factors[microbatch]);
+    double factor = factors == NULL ? 1 : factors[microbatch];
+    if (encoder && o->encoder_share != NULL) {
+        factor *= o->encoder_share[p->gangs[method->gang].dp % encoder_count(p)];
+    }
+    return llround((double)ns * factor);
 }
 
 static int64_t edge_ns(void *arg, int e, int64_t step, int microbatch) {
@@ -80,7 +91,8 @@ static void add_edge(struct pipeline *p, const char *name, int from, int to) {
 }
 
 /* A gang of one rank; returns its forward, its backward is the method behind. */
-static int add_gang(struct pipeline *p, struct troupe_gang gang, int rank, bool split) {
+static int add_gang(struct pipeline *p, struct troupe_gang gang, int rank, bool split,
+                    bool recompute) {
     int g = p->graph.gang_count++;
     gang.ranks = &p->rank_lists[rank];
     gang.rank_count = 1;
@@ -88,7 +100,7 @@ static int add_gang(struct pipeline *p, struct troupe_gang gang, int rank, bool 
     int forward = add_method(
         p,
         (struct troupe_method){
-            .name = "forward", .gang = g, .kind = TROUPE_METHOD_FORWARD, .slot_take = true},
+            .name = "forward", .gang = g, .kind = TROUPE_METHOD_FORWARD, .slot_take = !recompute},
         -1);
     int backward = add_method(p,
                               (struct troupe_method){.name = "backward",
@@ -103,6 +115,13 @@ static int add_gang(struct pipeline *p, struct troupe_gang gang, int rank, bool 
                                           .kind = TROUPE_METHOD_BACKWARD_WEIGHT,
                                           .slot_return = true},
                    backward);
+    }
+    if (recompute) {
+        p->after[backward] = add_method(
+            p,
+            (struct troupe_method){
+                .name = "recompute", .gang = g, .kind = TROUPE_METHOD_RECOMPUTE, .slot_take = true},
+            forward);
     }
     return forward;
 }
@@ -130,9 +149,9 @@ static void add_llm(struct pipeline *p, int replica, int first_rank, int *first_
                                                     .chunk = s / o->ranks,
                                                     .chunk_count = o->chunks,
                                                     .dp = replica},
-                               first_rank + rank_of_stage(p, s), o->split);
+                               first_rank + rank_of_stage(p, s), o->split, o->recompute > 0);
         if (o->reduce > 0) {
-            add_reduction(p, p->graph.gang_count - 1, p->graph.method_count - 1);
+            add_reduction(p, p->graph.gang_count - 1, forward + 1 + o->split);
         }
         if (before >= 0) {
             add_edge(p, "rows", before, forward);
@@ -146,13 +165,24 @@ static void add_llm(struct pipeline *p, int replica, int first_rank, int *first_
 
 static void allocate(struct pipeline *p, int gangs, int ranks) {
     EXPECT_OK(TROUPE_NEW(&p->gangs, gangs));
-    EXPECT_OK(TROUPE_NEW(&p->methods, 4 * gangs));
-    EXPECT_OK(TROUPE_NEW(&p->after, 4 * gangs));
+    EXPECT_OK(TROUPE_NEW(&p->methods, 5 * gangs));
+    EXPECT_OK(TROUPE_NEW(&p->after, 5 * gangs));
     EXPECT_OK(TROUPE_NEW(&p->edges, 2 * gangs));
     EXPECT_OK(TROUPE_NEW(&p->rank_lists, ranks));
     for (int r = 0; r < ranks; r++) {
         p->rank_lists[r] = r;
     }
+}
+
+static void add_prefetch(struct pipeline *p, int rank, int first_forward) {
+    int g = p->graph.gang_count++;
+    p->gangs[g] = (struct troupe_gang){
+        .name = "loader", .ranks = &p->rank_lists[rank], .rank_count = 1, .stage_count = 1};
+    int prefetch = add_method(
+        p, (struct troupe_method){.name = "prefetch", .gang = g, .kind = TROUPE_METHOD_PREFETCH},
+        -1);
+    add_edge(p, "samples", prefetch, first_forward);
+    p->edges[p->graph.edge_count - 1].credits = p->options.prefetch_credits;
 }
 
 static void add_encoders(struct pipeline *p, int replica, int first_rank, int first_forward) {
@@ -164,7 +194,7 @@ static void add_encoders(struct pipeline *p, int replica, int first_rank, int fi
                                                     .depth = 1,
                                                     .stage_count = 1,
                                                     .dp = replica * encoder_count(p) + i},
-                               first_rank + i, false);
+                               first_rank + i, false, false);
         add_edge(p, "pictures", forward, first_forward);
         add_edge(p, "picture gradients", first_forward + 1, forward + 1);
     }
@@ -180,12 +210,17 @@ void pipeline_make(const struct pipeline_options *options, struct pipeline *p) {
     o->encoder_slots = o->encoder_slots > 0 ? o->encoder_slots : m;
     o->credits = o->credits > 0 ? o->credits : m;
     bool apart = o->encoder == ENCODER_APART;
-    int ranks = o->ranks + (apart ? encoder_count(p) : 0); /* of a replica */
-    allocate(p, o->replicas * (stage_count(p) + encoder_count(p)), o->replicas * ranks);
+    o->prefetch_credits = o->prefetch_credits > 0 ? o->prefetch_credits : m;
+    bool loads = o->prefetch > 0;
+    int ranks = o->ranks + (apart ? encoder_count(p) : 0) + loads; /* of a replica */
+    allocate(p, o->replicas * (stage_count(p) + encoder_count(p) + loads), o->replicas * ranks);
     for (int d = 0; d < o->replicas; d++) {
         int first_forward = 0, first_rank = d * ranks;
         add_llm(p, d, first_rank, &first_forward);
         add_encoders(p, d, first_rank + (apart ? o->ranks : 0), first_forward);
+        if (loads) {
+            add_prefetch(p, first_rank + ranks - 1, first_forward);
+        }
     }
     p->graph.rank_count = o->replicas * ranks;
     p->graph.gangs = p->gangs;
@@ -202,4 +237,21 @@ void pipeline_free(struct pipeline *p) {
     troupe_free(p->after);
     troupe_free(p->edges);
     troupe_free(p->rank_lists);
+}
+
+void pipeline_draw_factors(int count, double disparity, uint64_t seed, uint64_t stream,
+                           double *factors_out) {
+    double least = INFINITY, most = -INFINITY, sum = 0;
+    for (int i = 0; i < count; i++) {
+        factors_out[i] = troupe_random_normal(seed, stream, (uint64_t)i);
+        least = fmin(least, factors_out[i]);
+        most = fmax(most, factors_out[i]);
+    }
+    for (int i = 0; i < count; i++) {
+        factors_out[i] = exp((factors_out[i] - least) / (most - least) * log(disparity));
+        sum += factors_out[i];
+    }
+    for (int i = 0; i < count; i++) {
+        factors_out[i] *= count / sum;
+    }
 }

@@ -42,11 +42,17 @@ struct pipeline_options {
     int credits;                       /* 0: as many as microbatches */
     int64_t link_ns;                   /* between ranks */
     int64_t reduce;                    /* of a stage's gradients over the replicas; 0: none */
+    /* Of a stage and microbatch; the slot is then held from here to the backward, not from the
+     * forward on. 0: none */
+    int64_t recompute;
+    int64_t prefetch; /* of a microbatch, for stage 0, by a rank of its own, the last; 0: none */
+    int prefetch_credits; /* microbatches that may be ahead, 0: all */
     enum pipeline_encoder encoder;
     int encoder_ranks;
     int64_t encoder_forward, encoder_backward; /* of one encoder actor and microbatch */
     const double *llm_factor;                  /* by microbatch; NULL: all 1 */
     const double *encoder_factor;
+    const double *encoder_share; /* by encoder actor: of an even share; NULL: all 1 */
 };
 
 struct pipeline {
@@ -62,5 +68,10 @@ struct pipeline {
 
 void pipeline_make(const struct pipeline_options *options, struct pipeline *out);
 void pipeline_free(struct pipeline *pipeline);
+
+/* Factors by microbatch: logarithms normally distributed, stretched so that the largest is
+ * `disparity` times the smallest; the mean is 1. */
+void pipeline_draw_factors(int count, double disparity, uint64_t seed, uint64_t stream,
+                           double *factors_out);
 
 #endif

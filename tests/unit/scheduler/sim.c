@@ -9,6 +9,8 @@
 #include "tests/schedule/pipeline.h"
 #include "tests/test.h"
 
+enum { SLACK = 100 }; /* ns; a message between ranks takes at least 1 */
+
 static const struct troupe_order_policy *policy(const char *name) {
     const struct troupe_order_policy *found = NULL;
     EXPECT_OK(troupe_order_find(name, &found));
@@ -37,6 +39,75 @@ static void one_forward_one_backward_takes_m_plus_p_minus_1(void) {
             EXPECT_EQ(makespan_of(&pipeline, "1f1b"), (m + p - 1) * 30);
             pipeline_free(&pipeline);
         }
+    }
+}
+
+/* One slot a stage: without recompute a microbatch is through the whole pipeline before the next
+ * one begins, with it the stages work at the same time, each some longer. */
+static void recompute_trades_time_for_memory(void) {
+    enum { P = 4, M = 16, F = 10, B = 20 };
+    const char *orders[] = {"1f1b", "fill"};
+    for (int i = 0; i < 2; i++) {
+        const struct pipeline_options options = {
+            .ranks = P, .microbatches = M, .forward = F, .backward = B};
+        struct pipeline_options one_slot = options, recomputed;
+        one_slot.slots = 1;
+        recomputed = one_slot;
+        recomputed.recompute = F;
+        int64_t ns[3];
+        const struct pipeline_options *cases[] = {&options, &one_slot, &recomputed};
+        for (int k = 0; k < 3; k++) {
+            struct pipeline pipeline;
+            pipeline_make(cases[k], &pipeline);
+            ns[k] = makespan_of(&pipeline, orders[i]);
+            pipeline_free(&pipeline);
+        }
+        printf("    %s: all slots %d, one slot %d, one slot and recompute %d\n", orders[i],
+               (int)ns[0], (int)ns[1], (int)ns[2]);
+        EXPECT_EQ(ns[0], (M + P - 1) * (F + B));
+        EXPECT(ns[1] >= M * P * (F + B), "%d", (int)ns[1]);
+        EXPECT(ns[2] > ns[0] && ns[2] <= (M + P - 1) * (F + F + B) + SLACK, "%d", (int)ns[2]);
+    }
+}
+
+/* A loader of its own, one microbatch ahead or any number, is only waited for at the begin. */
+static void prefetch_goes_ahead_as_far_as_credits_allow(void) {
+    enum { P = 2, M = 8, F = 10, B = 20, LOAD = 9 };
+    for (int credits = 0; credits <= 1; credits++) {
+        struct pipeline pipeline;
+        struct troupe_sim_result result;
+        troupe_sim *sim = NULL;
+        int64_t load[M], forward[M];
+        pipeline_make(&(struct pipeline_options){.ranks = P,
+                                                 .microbatches = M,
+                                                 .forward = F,
+                                                 .backward = B,
+                                                 .prefetch = LOAD,
+                                                 .prefetch_credits = credits},
+                      &pipeline);
+        EXPECT_OK(troupe_sim_create(&pipeline.graph,
+                                    &(struct troupe_sim_options){.order = policy("1f1b"),
+                                                                 .look_ahead = 1,
+                                                                 .costs = &pipeline.costs},
+                                    &sim));
+        EXPECT_OK(troupe_sim_run(sim, &result));
+        for (int i = 0; i < result.schedule.task_count; i++) {
+            const struct troupe_task *task = &result.schedule.tasks[i];
+            if (pipeline.methods[task->method].kind == TROUPE_METHOD_PREFETCH) {
+                load[task->microbatch] = task->begin_ns;
+            } else if (task->method == 0) {
+                forward[task->microbatch] = task->begin_ns;
+            }
+        }
+        for (int k = 0; k < M; k++) {
+            EXPECT(forward[k] >= load[k] + LOAD, "microbatch %d is not there", k);
+            EXPECT(credits == 0 || k == 0 || load[k] >= forward[k - 1], "%d is too early", k);
+        }
+        EXPECT(result.makespan_ns >= LOAD + (M + P - 1) * (F + B) &&
+                   result.makespan_ns <= LOAD + (M + P - 1) * (F + B) + SLACK,
+               "%d", (int)result.makespan_ns);
+        troupe_sim_destroy(sim);
+        pipeline_free(&pipeline);
     }
 }
 
@@ -323,6 +394,8 @@ static void random_graphs_run_to_their_end(void) {
 
 int main(void) {
     TEST(one_forward_one_backward_takes_m_plus_p_minus_1);
+    TEST(recompute_trades_time_for_memory);
+    TEST(prefetch_goes_ahead_as_far_as_credits_allow);
     TEST(a_run_is_repeatable);
     TEST(a_port_carries_one_message_after_the_other);
     TEST(a_port_is_shared_by_the_ranks_of_a_host);
