@@ -266,8 +266,9 @@ static void without_a_fault_nothing_is_said(void) {
 static void a_lost_message_is_named(void) {
     static char screen[8192];
     meet(LOST_MESSAGE, false, screen, sizeof screen);
-    expect_cause(screen, "in step 0: the message of worker -> sink (worker work 2) of step 0 has been sent "
-                         "by rank 1 and has not arrived at rank 2");
+    expect_cause(screen,
+                 "in step 0: the message of worker -> sink (worker work 2) of step 0 has been sent "
+                 "by rank 1 and has not arrived at rank 2");
     expect_text(screen, "worker -> sink at rank 2\n");
 }
 
