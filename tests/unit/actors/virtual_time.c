@@ -466,7 +466,7 @@ static troupe_status run_rank(struct rank *rank, troupe_comm *comm) {
                                                                .look_ahead = l->look_ahead,
                                                                .costs = &costs,
                                                                .static_order = l->static_order,
-                                                               .stall_ns = 5000000000},
+                                                               .stall_ns = 60000000000},
                               &runtime));
     for (int dp = 0; dp < l->dp; dp++) {
         build_replica(rank, runtime, dp);
