@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Training in which one message of a boundary is not what it should be, forward or backward: the
  * step must not be finished by any rank, and the message says edge, both ranks, step, microbatch
- * and what differs. Samples have one size, so that nothing but the fault tells messages apart. */
+ * and what differs. Samples have one size, so that nothing but the fault tells messages apart. The
+ * order lets the next message follow whether or not one is held back: gpipe. */
 #include "tests/e2e/loopback_job.h"
 #include "tests/tamper.h"
 
@@ -49,7 +50,8 @@ static void run(struct trial *trial, const char *settings) {
         loopback_job_set(&job.configs[r], "model.vision.image=4 data.synthetic.samples=64 "
                                           "data.synthetic.text_min=12 data.synthetic.text_max=12 "
                                           "placement.vision.ranks=0-1 placement.vision.dp=2 "
-                                          "placement.llm.ranks=2-3 placement.llm.tp=2");
+                                          "placement.llm.ranks=2-3 placement.llm.tp=2 "
+                                          "schedule.order=gpipe");
         loopback_job_set(&job.configs[r], settings);
     }
     loopback_job_run(&job);
