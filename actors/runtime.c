@@ -798,6 +798,7 @@ static troupe_status start(troupe_runtime *runtime) {
     runtime->listening = true;
     troupe_comm_set_control_handler(runtime->comm, handle_control, runtime);
     troupe_comm_set_watch(runtime->comm, watch_wait, runtime);
+    troupe_comm_set_patience(runtime->comm, runtime->options.stall_ns);
     return troupe_group_barrier(runtime->world); /* all can take messages from here on */
 }
 
@@ -847,6 +848,7 @@ void troupe_runtime_destroy(troupe_runtime *runtime) {
     if (runtime->listening) {
         troupe_comm_set_control_handler(runtime->comm, ignore_control, NULL);
         troupe_comm_set_watch(runtime->comm, NULL, NULL);
+        troupe_comm_set_patience(runtime->comm, 0);
     }
     if (troupe_comm_failure(runtime->comm) != TROUPE_OK) {
         troupe_comm_progress(runtime->comm); /* ends what is in flight in our buffers */

@@ -127,6 +127,10 @@ void troupe_comm_set_watch(troupe_comm *comm, troupe_comm_watch watch, void *arg
     comm->watch_arg = arg;
 }
 
+void troupe_comm_set_patience(troupe_comm *comm, int64_t patience_ns) {
+    comm->patience_ns = patience_ns;
+}
+
 /* A post that fails in the transport ends at the next progress. */
 troupe_status troupe_comm_begin(troupe_comm *comm, struct troupe_transfer *transfer) {
     check_transfer(comm, transfer);

@@ -74,6 +74,9 @@ typedef void (*troupe_comm_watch)(void *arg, uint64_t quiet_ns);
 void troupe_comm_set_control_handler(troupe_comm *comm, troupe_control_handler handler, void *arg);
 /* NULL: none. */
 void troupe_comm_set_watch(troupe_comm *comm, troupe_comm_watch watch, void *arg);
+/* How long the transport itself may be kept waiting by a rank that lives but has stopped, before
+ * the endpoint fails; <= 0 (the start value): for ever. Only where ranks share locks. */
+void troupe_comm_set_patience(troupe_comm *comm, int64_t patience_ns);
 troupe_status troupe_comm_post_send(troupe_comm *comm, struct troupe_transfer *transfer);
 troupe_status troupe_comm_post_receive(troupe_comm *comm, struct troupe_transfer *transfer);
 /* Posts when the event is complete, which progress looks at: how pinned memory that a device reads

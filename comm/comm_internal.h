@@ -71,6 +71,7 @@ struct troupe_comm {
     void *handler_arg;
     troupe_comm_watch watch;
     void *watch_arg;
+    int64_t patience_ns; /* with a rank that has stopped; <= 0: no end */
 
     struct troupe_transfer *in_flight; /* doubly linked through struct in_flight_links */
     struct troupe_transfer *gated;     /* those of them that wait for an event, oldest first */

@@ -24,6 +24,7 @@
 #include <rdma/fi_tagged.h>
 
 #include "comm/comm_process.h"
+#include "comm/spin_lock.h"
 #include "runtime/clock.h"
 #include "runtime/log.h"
 #include "runtime/memory.h"
@@ -499,6 +500,7 @@ static void destroy(struct ofi *ofi) {
     if (ofi->spill != NULL) {
         munmap(ofi->spill, SPILL_BYTES);
     }
+    troupe_spin_lock_clear_judge(&ofi->process);
     troupe_process_fini(&ofi->process);
     troupe_free(ofi);
 }
@@ -685,6 +687,7 @@ static troupe_status open_ofi(const char *provider, const struct troupe_comm_opt
     ofi->ungranted_bytes_max = SIZE_MAX;
     bool is_shm = strcmp(provider, "shm") == 0;
     if (is_shm) {
+        troupe_spin_lock_set_judge(troupe_process_gives_up, &ofi->process);
         TROUPE_TRY_FAIL(open_grants(ofi));
         TROUPE_TRY_FAIL(choose_name(ofi));
     }

@@ -21,6 +21,7 @@ enum {
     WATCH_NS = 50 * 1000 * 1000,     /* between two looks at the others' processes */
     FAREWELL_NS = 500 * 1000 * 1000, /* to get a notice of failure out, and the others' in */
     EXPLAIN_NS = 1000 * 1000 * 1000, /* to wait for the reason why a rank of another host ends */
+    LOCK_NS = 200 * 1000 * 1000,     /* to wait for a lock, when a rank has ended */
     PARK_NS_MIN = 50 * 1000,
 };
 
@@ -405,6 +406,35 @@ static void watch_peers(troupe_process *process) {
         troupe_process_lost(process, peer, "its process has ended");
     }
     judge_suspect(process);
+}
+
+static bool has_notices(const troupe_process *process) {
+    for (int r = 0; r < process->comm.size; r++) {
+        /* relaxed: the notice itself is not read */
+        if (shares_host(process, r) &&
+            atomic_load_explicit(&process->bells[r].has_notice, memory_order_relaxed)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who ends, by itself or not, may have been in the middle of a send; whoever else holds the lock
+ * is given the time to get on. */
+bool troupe_process_gives_up(void *arg, int64_t waited_ns) {
+    troupe_process *process = arg;
+    troupe_comm *comm = &process->comm;
+    if (waited_ns < LOCK_NS) {
+        return false;
+    }
+    if (comm->failure == TROUPE_OK && comm->patience_ns > 0 && waited_ns > comm->patience_ns) {
+        troupe_comm_fail(comm, TROUPE_ERROR_TRANSPORT,
+                         "rank %d makes no progress for %.1f s: a rank of this host has stopped in "
+                         "the middle of a send and holds a lock that others need",
+                         comm->rank, 1e-9 * (double)waited_ns);
+    }
+    return comm->failure != TROUPE_OK || has_notices(process) ||
+           troupe_watch_look(&process->watch) >= 0;
 }
 
 /* ---- slots ---- */

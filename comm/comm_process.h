@@ -170,6 +170,11 @@ void troupe_process_lost(troupe_process *process, int peer, const char *how);
  * if it has. Blocks for a short time. */
 void troupe_process_farewell(troupe_process *process);
 
+/* For comm/spin_lock.h: another rank's lock will not be released, since its process has ended or
+ * the job ends, or since a rank has stopped for longer than this one's patience; that fails this
+ * endpoint. process: the endpoint. */
+bool troupe_process_gives_up(void *process, int64_t waited_ns);
+
 /* Slots for the carriers' backends. */
 troupe_status troupe_process_send_control(troupe_comm *comm, int to, const void *message,
                                           size_t bytes);

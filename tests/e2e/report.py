@@ -2,6 +2,7 @@
 """Who waits for what: SIGUSR1 prints one screen about all ranks and trains on, also while ranks wait
 inside a collective of their gang; without progress until the deadline the job ends with its cause."""
 import os
+import pathlib
 import re
 import signal
 import time
@@ -13,6 +14,7 @@ ASKED = re.compile(r"^troupe: who waits for what in step \d+: ", re.MULTILINE)
 ROW = re.compile(r"^ {2,6}(\d+) +[\d-]+ +[\d-]+ +[\d.s -]+  (.*)$", re.MULTILINE)
 IN_COLLECTIVE = re.compile("in (a|the) collective of ")
 SILENT = "does not answer"
+COPIES = {270, 271, 310, 311}  # process_vm_readv and _writev of aarch64 and x86-64
 
 
 def states(run):
@@ -44,11 +46,28 @@ def claim_mpirun_passes_the_signal_on():
     expect_report(run, lambda: run.process.send_signal(signal.SIGUSR1))
 
 
+def stops_outside_of_locks(process):
+    """Stops the process; whether it is in a system call that libfabric makes under no lock, if the
+    system tells."""
+    os.kill(process, signal.SIGSTOP)
+    stat = pathlib.Path(f"/proc/{process}/stat")
+    job.wait_for(lambda: stat.read_text().rsplit(")")[1].split()[0] == "T", "the stop of a rank")
+    try:
+        call = int(pathlib.Path(f"/proc/{process}/syscall").read_text().split()[0])
+    except OSError:
+        return True
+    if call >= 0 and call not in COPIES:
+        return True
+    os.kill(process, signal.SIGCONT)
+    return False
+
+
 def stop_rank(run, rank):
-    """The rank no longer answers; the others come to wait for it."""
+    """The rank no longer answers; the others come to wait for it. It holds no lock that would keep
+    them from answering: tests/dist/peer_death.c has that."""
     run.wait_for_step(5)
     processes = run.rank_processes()
-    os.kill(processes[rank], signal.SIGSTOP)
+    job.wait_for(lambda: stops_outside_of_locks(processes[rank]), "a moment to stop a rank")
     return processes
 
 
