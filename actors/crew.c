@@ -2,6 +2,7 @@
 /* The workers of a crew: gates, events between workers, handing over of actors, waiting. */
 #include "actors/crew_internal.h"
 
+#include <ck_pr.h>
 #include <inttypes.h>
 #include <linux/membarrier.h>
 #include <stdio.h>
@@ -11,7 +12,6 @@
 
 #include "runtime/check.h"
 #include "runtime/clock.h"
-#include "runtime/ring.h"
 
 enum {
     FIRINGS_PER_POLL = 4, /* a busy worker looks into its rings so often */
@@ -79,14 +79,14 @@ static void fence_before_wake(const struct troupe_crew *crew) {
     if (crew->sleeper_fences) {
         atomic_signal_fence(memory_order_seq_cst);
     } else {
-        troupe_ring_fence();
+        ck_pr_fence_memory();
     }
 }
 
 static void fence_before_sleep(const struct troupe_crew *crew) {
     if (!crew->sleeper_fences ||
         syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
-        troupe_ring_fence();
+        ck_pr_fence_memory();
     }
 }
 

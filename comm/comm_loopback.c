@@ -2,9 +2,9 @@
  *
  * Ranks as threads of one process: the reference transport, and the template of a backend.
  *
- * Each endpoint has one lock-free stack of arrivals that every rank may push on. Its own thread
- * takes the whole stack in progress, restores the order, matches by (peer, tag) and copies straight
- * from the sender's segments into the receiver's; then the send travels back on the sender's stack.
+ * Each endpoint has one inbox of arrivals that every rank may put into. Its own thread takes all of
+ * them in progress, matches by (peer, tag) and copies straight from the sender's segments into the
+ * receiver's; then the send travels back into the sender's inbox.
  * Items live inside the transfers, so nothing is allocated and no queue is bounded but the pool of
  * control messages.
  */
@@ -16,6 +16,8 @@
 #include "comm/comm_process.h"
 #include "runtime/clock.h"
 #include "runtime/eventcount.h"
+#include "runtime/inbox.h"
+#include "runtime/list.h"
 #include "runtime/memory.h"
 #include "runtime/random.h"
 
@@ -30,7 +32,8 @@ enum item_kind {
 
 /* What travels; lives in the transfer's scratch or in a control node. */
 struct __attribute__((may_alias)) item {
-    struct item *next;
+    struct item *next;                /* in a list of the endpoint that has it */
+    struct troupe_inbox_link arrival; /* on its way */
     struct troupe_transfer *transfer; /* NULL for control */
     enum item_kind kind;
     int from;
@@ -58,13 +61,13 @@ struct endpoint {
     troupe_loopback *world;
     bool owns_world; /* the only rank of a process without a launcher */
 
-    _Alignas(TROUPE_CACHE_LINE) _Atomic(struct item *) arrivals;
+    _Alignas(TROUPE_CACHE_LINE) struct troupe_inbox arrivals;
     struct troupe_eventcount arrived_event;
 
     /* busy protects arrived, held and buckets against a failing peer that takes back its sends;
      * otherwise only the endpoint's thread takes it. */
     _Alignas(TROUPE_CACHE_LINE) pthread_mutex_t busy;
-    struct item_list arrived; /* taken from the stack, in order */
+    struct item_list arrived; /* taken from arrivals, in order */
     struct item_list held;    /* waits for due_ns, ascending */
     struct item_list posted;  /* receives not yet matched against the buckets */
     struct bucket buckets[BUCKETS];
@@ -117,27 +120,15 @@ static void list_remove(struct item_list *list, struct item *previous, struct it
 }
 
 static void push(struct endpoint *to, struct item *item) {
-    struct item *head = atomic_load_explicit(&to->arrivals, memory_order_relaxed);
-    do {
-        item->next = head;
-        /* publishes *item and the memory behind it; pairs with the exchange in take_arrivals */
-    } while (!atomic_compare_exchange_weak(&to->arrivals, &head, item));
+    troupe_inbox_put(&to->arrivals, &item->arrival);
     troupe_eventcount_notify(&to->arrived_event);
 }
 
-/* The stack's items join `arrived` in the order in which they were pushed. */
 static void take_arrivals(struct endpoint *own) {
-    struct item *newest_first = atomic_exchange(&own->arrivals, NULL), *oldest_first = NULL;
-    while (newest_first != NULL) {
-        struct item *next = newest_first->next;
-        newest_first->next = oldest_first;
-        oldest_first = newest_first;
-        newest_first = next;
-    }
-    while (oldest_first != NULL) {
-        struct item *next = oldest_first->next;
-        list_append(&own->arrived, oldest_first);
-        oldest_first = next;
+    struct troupe_inbox_link *next, *link = troupe_inbox_take(&own->arrivals);
+    for (; link != NULL; link = next) {
+        next = troupe_inbox_next(link);
+        list_append(&own->arrived, TROUPE_CONTAINER_OF(link, struct item, arrival));
     }
 }
 
@@ -357,7 +348,7 @@ static void park(troupe_comm *comm, int64_t timeout_ns) {
     }
     struct troupe_wait_limits limits = {.park_ns = (uint64_t)timeout_ns};
     uint32_t key = troupe_eventcount_key(&own->arrived_event);
-    if (atomic_load(&own->arrivals) == NULL && atomic_load(&own->world->aborted) == 0) {
+    if (troupe_inbox_is_empty(&own->arrivals) && atomic_load(&own->world->aborted) == 0) {
         troupe_eventcount_wait(&own->arrived_event, key, &limits);
     }
 }

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Counting, parking and waking are Concurrency Kit's ck_ec; the spinning, which it counts in looks
+ * and we in nanoseconds, is ours. */
 #include "runtime/eventcount.h"
 
+#include <ck_ec.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <stddef.h>
@@ -9,24 +12,40 @@
 #include <unistd.h>
 
 #include "runtime/clock.h"
+#include "runtime/sanitizer.h"
 
 /* Looks between two readings of the clock while spinning: some 1 us. */
 enum { SPINS_PER_CLOCK = 32 };
 
-static void futex_wait(uint32_t *word, uint32_t expected, uint64_t timeout_ns) {
-    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
-                               .tv_nsec = (long)(timeout_ns % 1000000000u)};
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout_ns > 0 ? &timeout : NULL, NULL,
-            0);
+static int read_clock(const struct ck_ec_ops *ops, struct timespec *out) {
+    (void)ops;
+    return clock_gettime(CLOCK_MONOTONIC, out);
 }
 
-static void futex_wake_all(uint32_t *word) {
+/* ck's deadline comes closer in steps, for the sake of a single notifier whose step may overlook a
+ * waiter, and may lie behind the caller's. Ours overlook none: parked until the caller's. */
+static void park(const struct ck_ec_wait_state *state, const uint32_t *word, uint32_t expected,
+                 const struct timespec *deadline) {
+    (void)deadline;
+    syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, state->data, NULL,
+            FUTEX_BITSET_MATCH_ANY);
+}
+
+static void wake_all(const struct ck_ec_ops *ops, const uint32_t *word) {
+    (void)ops;
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-/* acquire: pairs with the addition in notify, so that what the notifier wrote is visible. */
+static const struct ck_ec_ops ops = {
+    .gettime = read_clock, .wait32 = park, .wake32 = wake_all, .busy_loop_iter = 1};
+static const struct ck_ec_mode mode = {.ops = &ops}; /* anyone may notify */
+
+static struct ck_ec32 *count_of(const struct troupe_eventcount *e) {
+    return (struct ck_ec32 *)&e->word;
+}
+
 static bool notified(const struct troupe_eventcount *e, uint32_t key) {
-    return __atomic_load_n(&e->sequence, __ATOMIC_ACQUIRE) != key;
+    return troupe_eventcount_key(e) != key;
 }
 
 static bool spin(const struct troupe_eventcount *e, uint32_t key, uint64_t spin_ns) {
@@ -43,7 +62,9 @@ static bool spin(const struct troupe_eventcount *e, uint32_t key, uint64_t spin_
 }
 
 uint32_t troupe_eventcount_key(const struct troupe_eventcount *e) {
-    return __atomic_load_n(&e->sequence, __ATOMIC_ACQUIRE); /* as in notified() */
+    uint32_t key = ck_ec32_value(count_of(e));
+    TROUPE_SANITIZER_ACQUIRE(&e->word);
+    return key;
 }
 
 bool troupe_eventcount_wait(struct troupe_eventcount *e, uint32_t key,
@@ -51,18 +72,18 @@ bool troupe_eventcount_wait(struct troupe_eventcount *e, uint32_t key,
     if (notified(e, key) || (limits->spin_ns > 0 && spin(e, key, limits->spin_ns))) {
         return true;
     }
-    /* Sequentially consistent, as is notify: either it sees this waiter and wakes it, or the futex
-     * sees the new sequence and does not sleep. */
-    __atomic_fetch_add(&e->waiters, 1, __ATOMIC_SEQ_CST);
-    futex_wait(&e->sequence, key, limits->park_ns);
-    __atomic_fetch_sub(&e->waiters, 1, __ATOMIC_RELAXED);
+    struct timespec deadline, *until = NULL;
+    if (limits->park_ns > 0) {
+        until = &deadline;
+        ck_ec_deadline(until, &mode,
+                       &(struct timespec){.tv_sec = (time_t)(limits->park_ns / 1000000000u),
+                                          .tv_nsec = (long)(limits->park_ns % 1000000000u)});
+    }
+    ck_ec32_wait_pred(count_of(e), &mode, key, NULL, until, until);
     return notified(e, key);
 }
 
 void troupe_eventcount_notify(struct troupe_eventcount *e) {
-    /* release part: publishes what the caller wrote; pairs with the acquire in notified(). */
-    __atomic_fetch_add(&e->sequence, 1, __ATOMIC_SEQ_CST);
-    if (__atomic_load_n(&e->waiters, __ATOMIC_SEQ_CST) > 0) {
-        futex_wake_all(&e->sequence);
-    }
+    TROUPE_SANITIZER_RELEASE(&e->word);
+    ck_ec32_inc(count_of(e), &mode);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * An event count: how a thread waits for a condition that others make true without a lock, first
- * spinning for a budget, then parked on a futex. The waiter takes a key *before* it looks at the
- * condition, so a notification between the look and the wait is never lost:
+ * An event count, over Concurrency Kit's: how a thread waits for a condition that others make true
+ * without a lock, first spinning for a budget, then parked on a futex. The waiter takes a key
+ * *before* it looks at the condition, so a notification between the look and the wait is never
+ * lost:
  *
  *     for (;;) {                                         producer:
  *         uint32_t key = troupe_eventcount_key(&e);          push(queue, x);
@@ -14,7 +15,7 @@
  *
  * Ownership: the struct is the caller's; all-zero is ready for use.
  * Threads: any. What happened before notify is visible after the key that counts it, or the wait.
- * Failure: none. A wait may also return early; the caller looks at its condition again.
+ * Failure: none.
  */
 #ifndef TROUPE_RUNTIME_EVENTCOUNT_H
 #define TROUPE_RUNTIME_EVENTCOUNT_H
@@ -26,10 +27,9 @@
 extern "C" {
 #endif
 
-/* Atomics, as plain words so that C++ can include this; touched only by eventcount.c. */
+/* ck_ec32, as a plain word so that C++ can include this; touched only by eventcount.c. */
 struct troupe_eventcount {
-    uint32_t sequence; /* notifications so far, modulo 2^32: the futex word */
-    uint32_t waiters;  /* threads parked or about to park */
+    uint32_t word; /* notifications so far, modulo 2^31, and whether somebody is parked */
 };
 
 struct troupe_wait_limits {

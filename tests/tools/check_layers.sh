@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Includes point down only: runtime <- comm <- scheduler <- actors <- modules <- apps, and
 # modules/kernels uses only runtime. A *_internal.h stays in its folder, those below it and that
-# layer's tests. Only runtime/ring.h includes Concurrency Kit, and no header includes ring.h.
+# layer's tests. Of the headers only runtime/inbox.h includes Concurrency Kit, and no header
+# includes that.
 # usage: check_layers.sh [root]
 set -euo pipefail
 cd "${1:-$(dirname "$0")/../..}"
@@ -22,11 +23,11 @@ grep -rnE --include='*.[ch]' --include='*.cu' '^[[:space:]]*#[[:space:]]*include
         sub(/[>"].*/, "", target)
         from = top(file)
         to = top(target)
-        if ($3 ~ /<ck_/ && file != "runtime/ring.h") {
-            complain("includes Concurrency Kit; use runtime/ring.h")
+        if ($3 ~ /<ck_/ && file ~ /\.h$/ && file != "runtime/inbox.h") {
+            complain("a header includes Concurrency Kit, which is C only")
         }
-        if (target == "runtime/ring.h" && file ~ /\.h$/) {
-            complain("a header includes ring.h; hide the ring behind an opaque type")
+        if (target == "runtime/inbox.h" && file ~ /\.h$/) {
+            complain("a header includes inbox.h; hide the inbox behind an opaque type")
         }
         if ((from in rank) && (to in rank) && rank[to] > rank[from]) {
             complain(from " includes upward: " target)
