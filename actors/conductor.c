@@ -200,23 +200,37 @@ troupe_status troupe_mark_step_receivers(troupe_runtime *runtime, int64_t step) 
     return TROUPE_OK;
 }
 
-void troupe_conductor_begin_step(troupe_runtime *runtime, int64_t step) {
-    if (runtime->static_step != NULL) {
-        troupe_static_begin_step(runtime, step);
-        return;
-    }
-    if (!is_conductor(runtime)) {
-        return;
-    }
+static void begin_step(troupe_runtime *runtime, int64_t step) {
     troupe_status status = troupe_mark_step_receivers(runtime, step);
     if (status == TROUPE_OK) {
         status = troupe_engine_begin_step(runtime->engine, step);
     }
     if (status != TROUPE_OK) {
         troupe_runtime_fail(runtime, status);
-        return;
     }
-    troupe_conductor_pump(runtime);
+}
+
+void troupe_conductor_begin_step(troupe_runtime *runtime, int64_t step) {
+    uint64_t begin_ns = troupe_clock_ns();
+    if (runtime->static_step != NULL) {
+        troupe_static_begin_step(runtime, step);
+    } else if (is_conductor(runtime)) {
+        begin_step(runtime, step);
+    }
+    bool plans = runtime->conductor_of[runtime->rank] == runtime->rank;
+    runtime->plan_ns = plans ? troupe_clock_ns() - begin_ns : 0;
+    if (is_conductor(runtime) && runtime->failure == TROUPE_OK) {
+        troupe_conductor_pump(runtime);
+    }
+}
+
+uint64_t troupe_runtime_plan_ns(const troupe_runtime *runtime) {
+    return runtime->plan_ns;
+}
+
+bool troupe_runtime_asks_costs(const troupe_runtime *runtime) {
+    return runtime->conductor_of[runtime->rank] == runtime->rank &&
+           (runtime->options.static_order || runtime->order->begin_step != troupe_order_no_plan);
 }
 
 /* ---- making ---- */
@@ -263,13 +277,14 @@ static troupe_status make_issue_times(troupe_runtime *runtime) {
 }
 
 static troupe_status make_engine(troupe_runtime *runtime) {
-    struct troupe_engine_options options = {.conductor = runtime->rank,
-                                            .index = runtime->graph_index,
-                                            .look_ahead = runtime->options.look_ahead,
-                                            .order = runtime->order,
-                                            .costs = runtime->options.costs,
-                                            .receivers = troupe_ask_receivers,
-                                            .arg = runtime};
+    struct troupe_engine_options options = {
+        .conductor = runtime->rank,
+        .index = runtime->graph_index,
+        .look_ahead = runtime->options.look_ahead,
+        .order = runtime->order,
+        .costs = troupe_runtime_asks_costs(runtime) ? runtime->options.costs : NULL,
+        .receivers = troupe_ask_receivers,
+        .arg = runtime};
     return troupe_engine_create(&runtime->graph, &options, &runtime->engine);
 }
 

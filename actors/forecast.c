@@ -107,7 +107,7 @@ static troupe_status fill_routed(troupe_forecast *forecast, int e, int rank, int
         if (i < 0 && binding->kept.box_count == 0) {
             continue;
         }
-        int from_shard = edge->shard_of_source[i < 0 ? rank : binding->receives[i].peer];
+        int from_shard = edge->shard_of_source[i < 0 ? rank : binding->receives[i].origin];
         struct delivery *delivery = delivery_of(
             forecast, troupe_channel_of(edge, from_shard, to_shard), microbatch, member);
         delivery->receives = true;

@@ -43,8 +43,8 @@ struct troupe_runtime_options {
     int microbatches;  /* firings a step; 0: no steps, methods fire whenever they can */
     const char *order; /* order policy: a name or the path of a shared object; NULL: fifo */
     int look_ahead;    /* tickets a rank may hold unfinished; 0: 2 */
-    /* For order policies that plan ahead: asked at the begin of a step, the same on every rank.
-     * NULL: not known. Borrowed. */
+    /* For order policies that plan ahead (troupe_runtime_asks_costs): asked at the begin of a step,
+     * the same on every rank that asks. NULL: not known. Borrowed. */
     const struct troupe_costs *costs;
     int tree_ranks;   /* in larger islands tickets and reports go along a tree; 0: 64 */
     int64_t stall_ns; /* deadline without any progress; 0: 60 s, < 0: none */
@@ -137,6 +137,13 @@ const char *troupe_runtime_gang_name(const troupe_runtime *runtime, int gang);
 /* The task graph of the gangs and edges so far, after which no more may be added; before start it
  * is made of what this rank has declared. The runtime's. */
 troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_graph **out);
+
+/* Whether this rank asks for the costs: it conducts, and its order policy plans ahead or the mode
+ * is static. Known as soon as the graph is. */
+bool troupe_runtime_asks_costs(const troupe_runtime *runtime);
+/* How long this rank took, before the latest step's first ticket, to find out what its messages
+ * will be and to plan; 0 for ranks that do not conduct. */
+uint64_t troupe_runtime_plan_ns(const troupe_runtime *runtime);
 
 /* After start: one line for each island, "island of 2 ranks, conductor 0: llm dp 0, vision dp 0",
  * and one about the messages between devices of one machine, if there are any. */

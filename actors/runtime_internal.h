@@ -324,6 +324,7 @@ struct troupe_runtime {
     struct troupe_edge *graph_edges;
     int *graph_after;
     struct troupe_channel *channels; /* beside graph_edges */
+    uint64_t plan_ns;                /* troupe_runtime_plan_ns */
     int *conductor_of;
     troupe_group *world;
     uint64_t *hashes; /* by rank: scratch of compare_calls */

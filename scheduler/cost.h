@@ -32,6 +32,9 @@ struct troupe_costs {
      * costs have become others. 0: see steady. */
     int64_t epoch;
     int64_t search_ns; /* that a policy may plan for before a step; 0: as it sees fit */
+    /* By which steps must differ in length for the costs to tell which is shorter: nobody need plan
+     * better than to so much of a bound. */
+    int64_t tolerance_ns;
 };
 
 int64_t troupe_cost_of_task(const struct troupe_costs *costs, int method, int64_t step,

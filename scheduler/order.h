@@ -52,7 +52,7 @@ struct troupe_order_view {
 struct troupe_order_setting {
     const struct troupe_graph_index *index; /* and the graph */
     int conductor;                          /* of the island */
-    const struct troupe_costs *costs;       /* NULL: not known */
+    const struct troupe_costs *costs;       /* NULL: not known, or begin_step plans nothing */
     const void *peer; /* the policy's state in an engine made before for the same simulation, whose
                          plans it may share; NULL: none */
 };

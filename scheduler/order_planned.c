@@ -7,6 +7,8 @@
 
 /* Tasks placed in the search before each step, where costs are not steady, and what one takes. */
 enum { SEARCH_EACH_STEP = 30000, PLACEMENT_NS = 200 };
+/* In so many parts, where the step waits for it. */
+enum { SEARCH_PARTS = 16 };
 
 struct troupe_shared_plan {
     int users;
@@ -97,10 +99,23 @@ static void release_plan(struct troupe_shared_plan *shared) {
     }
 }
 
-/* The same on all ranks: a count, not a time. */
-static int64_t search_effort(const struct troupe_shared_plan *shared,
-                             const struct troupe_costs *costs) {
-    return costs->search_ns > 0 ? costs->search_ns / PLACEMENT_NS : shared->placements;
+/* Where the step waits for the plan, the search goes on only as long as it shortens the step by
+ * more than it takes itself. The same on all ranks: it counts placements, not time. */
+static void search(struct troupe_shared_plan *shared, const struct troupe_costs *costs) {
+    if (costs->search_ns == 0) {
+        troupe_step_plan_improve(shared->plan, shared->placements);
+        return;
+    }
+    const struct troupe_step_plan *plan = shared->plan;
+    int64_t part = 1 + costs->search_ns / PLACEMENT_NS / SEARCH_PARTS;
+    for (int i = 0; i < SEARCH_PARTS && plan->makespan_ns - plan->bound_ns > costs->tolerance_ns;
+         i++) {
+        int64_t before_ns = shared->plan->makespan_ns;
+        troupe_step_plan_improve(shared->plan, part);
+        if (before_ns - shared->plan->makespan_ns < part * PLACEMENT_NS) {
+            return;
+        }
+    }
 }
 
 static bool is_planned(const struct troupe_shared_plan *shared, const struct troupe_costs *costs,
@@ -118,7 +133,7 @@ static void plan_step(struct troupe_shared_plan *shared, const struct troupe_cos
     if (shared->portfolio != NULL) {
         shared->begun_from = troupe_portfolio_try(shared->portfolio, costs->steady ? 0 : step);
     }
-    troupe_step_plan_improve(shared->plan, search_effort(shared, costs));
+    search(shared, costs);
     troupe_step_plan_sequence(shared->plan, shared->sequence);
     shared->step = step;
     shared->epoch = costs->epoch;

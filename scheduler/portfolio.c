@@ -112,9 +112,12 @@ static bool try_member(troupe_portfolio *portfolio, int member) {
 
 const char *troupe_portfolio_try(troupe_portfolio *portfolio, int64_t step) {
     const char *best = NULL;
+    const struct troupe_step_plan *plan = portfolio->plan;
+    int64_t tolerance_ns = portfolio->whole->tolerance_ns;
     portfolio->step = step;
-    for (int i = 0; i < MEMBER_COUNT && portfolio->plan->makespan_ns > portfolio->plan->bound_ns;
-         i++) {
+    portfolio->costs.search_ns = portfolio->whole->search_ns;
+    portfolio->costs.tolerance_ns = tolerance_ns;
+    for (int i = 0; i < MEMBER_COUNT && plan->makespan_ns - plan->bound_ns > tolerance_ns; i++) {
         best = try_member(portfolio, i) ? members[i]->name : best;
     }
     return best;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "modules/train/line_fit.h"
+#include "modules/train/link_costs.h"
 #include "runtime/check.h"
 #include "runtime/memory.h"
 
@@ -14,6 +15,8 @@ enum { PROFILE_LINE_BYTES = 256 };
 
 /* Of a step's expected work: what planning may take, and by how much it may change without. */
 enum { WORK_PER_SEARCH = 50, WORK_PER_CHANGE = 20 };
+/* And what two runs of the same tasks differ by, at least. */
+enum { WORK_PER_TOLERANCE = 100 };
 
 /* The shard that fires a method. */
 struct shape {
@@ -41,7 +44,9 @@ struct troupe_fleet_costs {
     int *fit_of;
     int steps_learnt;
     int64_t *reduction_ns; /* by gang, of the roofline */
-    int64_t *edge_ns;      /* (edges, microbatches) */
+    troupe_link_costs *links;
+    int64_t *edge_ns; /* (edges, microbatches) */
+    int64_t *edge_expected;
     int microbatches;
     struct shape *shapes; /* by gang */
     struct sample *samples;
@@ -398,22 +403,6 @@ static int64_t edge_ns(void *arg, int edge, int64_t step, int microbatch) {
     return costs->edge_ns[edge * costs->microbatches + microbatch];
 }
 
-/* Until the last member has it, with the links to itself. */
-static int64_t message_ns(const troupe_fleet_costs *costs, int edge, int microbatch) {
-    const struct troupe_graph *graph = costs->graph;
-    const struct troupe_gang *from = &graph->gangs[graph->methods[graph->edges[edge].from].gang];
-    const struct troupe_gang *to = &graph->gangs[graph->methods[graph->edges[edge].to].gang];
-    uint64_t receivers = troupe_forecast_receivers(costs->options.forecast, edge, 0, microbatch);
-    int64_t longest = 0;
-    for (int k = 0; k < to->rank_count; k++) {
-        int64_t bytes = troupe_forecast_bytes(costs->options.forecast, edge, 0, microbatch, k);
-        int64_t ns = troupe_cluster_transfer_ns(
-            costs->options.cluster, from->ranks[k % from->rank_count], to->ranks[k], bytes);
-        longest = (receivers >> k & 1) != 0 && ns > longest ? ns : longest;
-    }
-    return longest;
-}
-
 /* ---- what has been learnt ---- */
 
 /* Rows that a task's time goes by; 0 for those once a step. */
@@ -433,6 +422,9 @@ void troupe_fleet_costs_learn(troupe_fleet_costs *costs, const struct troupe_sch
         troupe_line_fit_add(&costs->fits[costs->fit_of[task->method]],
                             (double)rows_of_task(costs, task->method, task->microbatch),
                             (double)(task->end_ns - task->begin_ns));
+    }
+    if (costs->links != NULL) {
+        troupe_link_costs_learn(costs->links, schedule, keep);
     }
     costs->steps_learnt++;
 }
@@ -463,12 +455,19 @@ static void take_expected(troupe_fleet_costs *costs) {
             rank_work += costs->expected[i] * graph->gangs[graph->methods[m].gang].rank_count;
         }
     }
+    for (int i = 0; i < graph->edge_count * costs->microbatches; i++) {
+        change += llabs(costs->edge_expected[i] - costs->edge_ns[i]);
+    }
     if (costs->table.epoch == 0 || change > work / WORK_PER_CHANGE) {
         memcpy(costs->ns, costs->expected,
                (size_t)costs->first[graph->method_count] * sizeof *costs->ns);
+        memcpy(costs->edge_ns, costs->edge_expected,
+               (size_t)(graph->edge_count * costs->microbatches) * sizeof *costs->edge_ns);
         costs->table.epoch++;
     }
-    costs->table.search_ns = 1 + rank_work / graph->rank_count / WORK_PER_SEARCH;
+    int64_t work_of_rank = rank_work / graph->rank_count;
+    costs->table.search_ns = 1 + work_of_rank / WORK_PER_SEARCH;
+    costs->table.tolerance_ns = work_of_rank / WORK_PER_TOLERANCE;
 }
 
 troupe_status troupe_fleet_costs_step(troupe_fleet_costs *costs) {
@@ -478,12 +477,13 @@ troupe_status troupe_fleet_costs_step(troupe_fleet_costs *costs) {
             TROUPE_TRY(expect_task(costs, m, k, &costs->expected[costs->first[m] + k]));
         }
     }
-    take_expected(costs);
-    for (int e = 0; costs->options.forecast != NULL && e < graph->edge_count; e++) {
+    for (int e = 0; costs->links != NULL && e < graph->edge_count; e++) {
         for (int k = 0; k < graph->methods[graph->edges[e].to].firings; k++) {
-            costs->edge_ns[e * costs->microbatches + k] = message_ns(costs, e, k);
+            costs->edge_expected[e * costs->microbatches + k] =
+                troupe_link_costs_ns(costs->links, e, k);
         }
     }
+    take_expected(costs);
     return TROUPE_OK;
 }
 
@@ -539,6 +539,15 @@ static troupe_status make(troupe_fleet_costs *costs) {
     TROUPE_TRY(TROUPE_NEW(&costs->ns, costs->first[graph->method_count]));
     TROUPE_TRY(TROUPE_NEW(&costs->expected, costs->first[graph->method_count]));
     TROUPE_TRY(TROUPE_NEW(&costs->edge_ns, graph->edge_count * costs->microbatches));
+    TROUPE_TRY(TROUPE_NEW(&costs->edge_expected, graph->edge_count * costs->microbatches));
+    if (costs->options.forecast != NULL) {
+        TROUPE_TRY(troupe_link_costs_create(
+            &(struct troupe_link_costs_options){.graph = graph,
+                                                .forecast = costs->options.forecast,
+                                                .cluster = costs->options.cluster,
+                                                .comm = fleet->options.comm},
+            &costs->links));
+    }
     TROUPE_TRY(make_shapes(costs));
     TROUPE_TRY(make_fits(costs));
     struct troupe_batch_bounds bounds = troupe_sample_plan_bounds(fleet->options.samples, 1);
@@ -568,7 +577,9 @@ void troupe_fleet_costs_destroy(troupe_fleet_costs *costs) {
         troupe_free(costs->fits);
         troupe_free(costs->fit_of);
         troupe_free(costs->reduction_ns);
+        troupe_link_costs_destroy(costs->links);
         troupe_free(costs->edge_ns);
+        troupe_free(costs->edge_expected);
         troupe_free(costs->shapes);
         troupe_free(costs->samples);
         troupe_free(costs->lengths);

@@ -21,9 +21,9 @@
  * beyond them proportional.
  *
  * Learning: the times of a step that has run take the place of these; for each shape and method a
- * line over the rows, in which older steps fade. What all ranks have learnt from the same schedule
- * is the same on all of them. The table stays as it is, epoch and all, while what is expected
- * differs little from it.
+ * line over the rows, in which older steps fade; for messages see link_costs.h. What all ranks have
+ * learnt from the same schedule is the same on all of them. The table stays as it is, epoch and
+ * all, while what is expected differs little from it.
  *
  * Ownership: create/destroy; fleet, forecast and cluster are borrowed. step and learn do not
  * allocate. Threads: the rank's.

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "modules/train/costs.h"
+#include "runtime/clock.h"
 #include "runtime/memory.h"
 
 /* ---- parts and their actors ---- */
@@ -246,6 +247,8 @@ troupe_status troupe_fleet_create(const struct troupe_fleet_options *options,
 }
 
 void troupe_fleet_stop(struct troupe_fleet *fleet) {
+    troupe_forecast_destroy(fleet->forecast);
+    fleet->forecast = NULL;
     troupe_runtime_destroy(fleet->runtime);
     fleet->runtime = NULL;
 }
@@ -332,10 +335,17 @@ static bool costs_are_given(const struct troupe_fleet *fleet) {
 }
 
 static troupe_status prepare_costs(struct troupe_fleet *fleet) {
+    const struct troupe_graph *graph = NULL;
+    TROUPE_TRY(troupe_runtime_graph(fleet->runtime, &graph));
+    if (!troupe_runtime_asks_costs(fleet->runtime)) {
+        return TROUPE_OK;
+    }
     troupe_cluster_default(&fleet->cluster);
+    TROUPE_TRY(troupe_forecast_create(fleet->runtime, &fleet->forecast));
     TROUPE_TRY(troupe_fleet_costs_create(
         &(struct troupe_fleet_costs_options){
             .fleet = fleet,
+            .forecast = fleet->forecast,
             .cluster = &fleet->cluster,
             .profile = costs_are_given(fleet) ? fleet->options.config->schedule.costs : NULL},
         &fleet->costs));
@@ -346,7 +356,8 @@ static troupe_status prepare_costs(struct troupe_fleet *fleet) {
 /* Of devices the timeline has the launches, which say nothing of the work. */
 void troupe_fleet_learn(struct troupe_fleet *fleet) {
     bool on_host = fleet->lane == NULL;
-    if (on_host && strcmp(fleet->options.config->schedule.costs, "measured") == 0) {
+    if (fleet->costs != NULL && on_host &&
+        strcmp(fleet->options.config->schedule.costs, "measured") == 0) {
         troupe_fleet_costs_learn(fleet->costs, troupe_timeline_schedule(fleet->timeline));
     }
 }
@@ -392,10 +403,22 @@ void troupe_fleet_begin_samples(struct troupe_fleet *fleet, int64_t step) {
     }
 }
 
-troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step) {
-    troupe_fleet_begin_samples(fleet, step);
+/* What this step's tasks and messages should take, where somebody here asks. */
+static troupe_status expect_costs(struct troupe_fleet *fleet, int64_t step) {
+    if (fleet->costs == NULL) {
+        return TROUPE_OK;
+    }
+    uint64_t begin_ns = troupe_clock_ns();
+    TROUPE_TRY(troupe_forecast_step(fleet->forecast, step));
     TROUPE_TRY(troupe_fleet_costs_step(fleet->costs));
     fleet->cost_table = *troupe_fleet_costs_table(fleet->costs);
+    fleet->expect_ns = troupe_clock_ns() - begin_ns;
+    return TROUPE_OK;
+}
+
+troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step) {
+    troupe_fleet_begin_samples(fleet, step);
+    TROUPE_TRY(expect_costs(fleet, step));
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         if (fleet->parts[i] != NULL) {
             TROUPE_TRY(troupe_stage_begin_step(fleet->parts[i]->stage));
@@ -456,6 +479,10 @@ troupe_status troupe_fleet_state(const struct troupe_fleet *fleet,
         }
     }
     return TROUPE_OK;
+}
+
+uint64_t troupe_fleet_plan_ns(const struct troupe_fleet *fleet) {
+    return fleet->expect_ns + troupe_runtime_plan_ns(fleet->runtime);
 }
 
 int troupe_fleet_gang(const struct troupe_fleet *fleet, const struct troupe_part *part) {

@@ -20,6 +20,7 @@
 #ifndef TROUPE_MODULES_TRAIN_FLEET_H
 #define TROUPE_MODULES_TRAIN_FLEET_H
 
+#include "actors/forecast.h"
 #include "actors/runtime.h"
 #include "comm/group_stream.h"
 #include "modules/optim/optimizer.h"
@@ -63,8 +64,11 @@ struct troupe_fleet {
     troupe_runtime *runtime;
     troupe_timeline *timeline;        /* of its steps; NULL in an outline */
     struct troupe_cluster cluster;    /* whose roofline is taken before tasks are measured */
-    struct troupe_fleet_costs *costs; /* what they are expected to take; NULL in an outline */
+    troupe_forecast *forecast;        /* of the messages; NULL where costs are */
+    struct troupe_fleet_costs *costs; /* what they are expected to take; NULL in an outline, and
+                                         where nobody on this rank asks */
     struct troupe_costs cost_table;   /* of the step, for the order policy */
+    uint64_t expect_ns;               /* that the latest step's costs took to work out */
 };
 
 troupe_status troupe_fleet_create(const struct troupe_fleet_options *options,
@@ -103,6 +107,8 @@ troupe_status troupe_fleet_drain(const struct troupe_fleet *fleet);
 
 /* Whether it runs one lane at a time, by comm.serialize. */
 bool troupe_fleet_serializes(const struct troupe_fleet *fleet);
+/* How long this rank took before the latest step's first ticket to expect, find out and plan. */
+uint64_t troupe_fleet_plan_ns(const struct troupe_fleet *fleet);
 /* The index of the part's gang in the runtime. */
 int troupe_fleet_gang(const struct troupe_fleet *fleet, const struct troupe_part *part);
 /* After start: one line a module, then islands. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A straight line through points that come one after the other and fade: what a task takes, by its
- * rows.
+ * rows, or a message, by its bytes.
  *
  *     troupe_line_fit_fade(&fit, 0.7);                              (before a step's points)
  *     troupe_line_fit_add(&fit, rows, ns);
@@ -28,6 +28,9 @@ struct troupe_line_fit {
 void troupe_line_fit_fade(struct troupe_line_fit *fit, double keep);
 void troupe_line_fit_add(struct troupe_line_fit *fit, double x, double y);
 double troupe_line_fit_at(const struct troupe_line_fit *fit, double x);
+/* The same where most of y does not go by x, as a message's latency: points that say nothing of the
+ * slope are taken as y alone. */
+double troupe_line_fit_above_base_at(const struct troupe_line_fit *fit, double x);
 
 #ifdef __cplusplus
 }

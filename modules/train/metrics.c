@@ -121,11 +121,12 @@ troupe_status troupe_metrics_write(FILE *file, const struct troupe_step_report *
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         fprintf(file, ", \"grad_norm_%s\": %.9g", module_name(i), r->module_norm[i]);
     }
-    fprintf(file,
-            ", \"lr\": %.9g, \"tokens\": %" PRId64 ", \"images\": %" PRId64
-            ", \"step_ms\": %.3f, \"tokens_per_s\": %.1f, \"model_tflops\": %.6g",
-            r->lr, r->tokens, r->images, r->step_ms, (double)r->tokens / seconds,
-            r->flops / seconds * 1e-12);
+    fprintf(
+        file,
+        ", \"lr\": %.9g, \"tokens\": %" PRId64 ", \"images\": %" PRId64
+        ", \"step_ms\": %.3f, \"plan_ms\": %.3f, \"tokens_per_s\": %.1f, \"model_tflops\": %.6g",
+        r->lr, r->tokens, r->images, r->step_ms, r->plan_ms, (double)r->tokens / seconds,
+        r->flops / seconds * 1e-12);
     write_modules(file, "compute_ms", r->compute_ms);
     write_modules(file, "wait_ms", r->wait_ms);
     write_modules(file, "launch_ms", r->launch_ms);

@@ -4,11 +4,11 @@
  * line on the terminal. Rank 0 only.
  *
  *     {"step": 1, "loss": 5.54, "grad_norm": 2.1, "grad_norm_vision": 0.4, ..., "lr": 0.001,
- *      "tokens": 3012, "images": 32, "step_ms": 812.4, "tokens_per_s": 3707, "model_tflops": 0.09,
- *      "compute_ms": {"vision": 120.1, ...}, "wait_ms": {...}, "launch_ms": {...}, "copy_ms": 0,
- * "bytes": {"vision->projector": 0}, "schedule": {"t_ms": 700.1, "bound_ms": 655.0, "ratio": 1.069,
- * "busy_ms": [...], "idle_ms": {"head": [...], "tail": [...], ...}}, "switches": [{"to":
- * "colocated", "bytes_moved": 118784, "bytes_bound": 118784, ...}]}
+ *      "tokens": 3012, "images": 32, "step_ms": 812.4, "plan_ms": 0.1, "tokens_per_s": 3707,
+ * "model_tflops": 0.09, "compute_ms": {"vision": 120.1, ...}, "wait_ms": {...}, "launch_ms": {...},
+ * "copy_ms": 0, "bytes": {"vision->projector": 0}, "schedule": {"t_ms": 700.1, "bound_ms": 655.0,
+ * "ratio": 1.069, "busy_ms": [...], "idle_ms": {"head": [...], "tail": [...], ...}}, "switches":
+ * [{"to": "colocated", "bytes_moved": 118784, "bytes_bound": 118784, ...}]}
  *
  * The list of switches stands only where there were some just before the step.
  *

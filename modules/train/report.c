@@ -63,6 +63,7 @@ static troupe_status find_totals(const struct troupe_report_options *o, struct t
 
 struct peaks {
     double step_ms;
+    double plan_ms;
     double nonfinite; /* where a value first was not finite, as a number that is largest for the
                          earliest microbatch and then module; 0: nowhere */
 };
@@ -70,17 +71,17 @@ struct peaks {
 enum { PEAK_BASE = 1 << 24, PEAK_MODULES = 8 };
 
 static troupe_status find_peaks(const struct troupe_report_options *o, struct peaks *out) {
-    double values[2] = {troupe_clock_seconds(o->started_ns, troupe_clock_ns() + o->update_ns) * 1e3,
-                        0};
+    double values[3] = {troupe_clock_seconds(o->started_ns, troupe_clock_ns() + o->update_ns) * 1e3,
+                        (double)troupe_fleet_plan_ns(o->fleet) * 1e-6, 0};
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         const struct troupe_part *part = o->fleet->parts[i];
         if (part != NULL && part->stage->nonfinite_microbatch >= 0) {
             double code = PEAK_BASE - part->stage->nonfinite_microbatch * PEAK_MODULES - i;
-            values[1] = code > values[1] ? code : values[1];
+            values[2] = code > values[2] ? code : values[2];
         }
     }
-    TROUPE_TRY(troupe_group_all_reduce(o->world, TROUPE_MAX, TROUPE_ELEMENT_FLOAT64, values, 2));
-    *out = (struct peaks){.step_ms = values[0], .nonfinite = values[1]};
+    TROUPE_TRY(troupe_group_all_reduce(o->world, TROUPE_MAX, TROUPE_ELEMENT_FLOAT64, values, 3));
+    *out = (struct peaks){.step_ms = values[0], .plan_ms = values[1], .nonfinite = values[2]};
     return TROUPE_OK;
 }
 
@@ -151,5 +152,6 @@ troupe_status troupe_report_collect(const struct troupe_report_options *options,
     TROUPE_TRY(find_peaks(options, &peaks));
     fill(options, &totals, out);
     out->step_ms = peaks.step_ms;
+    out->plan_ms = peaks.plan_ms;
     return check_finite(out, &peaks);
 }

@@ -36,8 +36,10 @@ struct troupe_step_report {
     double lr;
     int64_t tokens; /* fused tokens of the global batch */
     int64_t images;
-    double step_ms;                           /* of the slowest rank, from update to update */
-    double flops;                             /* of the model: forward plus twice that backward */
+    double step_ms; /* of the slowest rank, from update to update */
+    double plan_ms; /* of that, before the first ticket: to work out what its tasks and messages
+                       will be and in which order they go; of the slowest rank */
+    double flops;   /* of the model: forward plus twice that backward */
     double compute_ms[TROUPE_CONFIG_MODULES]; /* summed over the module's ranks */
     double wait_ms[TROUPE_CONFIG_MODULES];
     double launch_ms[TROUPE_CONFIG_MODULES]; /* of the hosts in the tasks: on the CPU the same as

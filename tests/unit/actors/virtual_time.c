@@ -79,6 +79,18 @@ static int64_t edge_bytes(void *arg, int edge, int64_t step, int microbatch, int
     return TROUPE_WIRE_BYTES + job->layout.columns * (int64_t)sizeof(float);
 }
 
+/* For plans: what the longest message of these layouts takes with the links to itself. */
+static int64_t edge_ns(void *arg, int edge, int64_t step, int microbatch) {
+    const struct job *job = arg;
+    const struct troupe_edge *plan = &job->graph->edges[edge];
+    int from = job->graph->gangs[job->graph->methods[plan->from].gang].ranks[0];
+    int to = job->graph->gangs[job->graph->methods[plan->to].gang].ranks[0];
+    (void)step;
+    (void)microbatch;
+    return troupe_cluster_transfer_ns(
+        &job->cluster, from, to, TROUPE_WIRE_BYTES + job->layout.columns * (int64_t)sizeof(float));
+}
+
 static uint64_t receivers(void *arg, int edge, int64_t step, int microbatch) {
     const struct job *job = arg;
     return troupe_forecast_receivers(job->forecast, edge, step, microbatch);
@@ -456,7 +468,7 @@ static void find_first_tasks(struct job *job) {
 static troupe_status run_rank(struct rank *rank, troupe_comm *comm) {
     struct job *job = rank->job;
     const struct layout *l = &job->layout;
-    const struct troupe_costs costs = {.task_ns = task_ns, .arg = job};
+    const struct troupe_costs costs = {.task_ns = task_ns, .edge_ns = edge_ns, .arg = job};
     troupe_runtime *runtime = NULL;
     const struct troupe_graph *graph = NULL;
     TROUPE_TRY(

@@ -44,6 +44,17 @@ static void without_x_the_mean_counts(void) {
     expect_near(troupe_line_fit_at(&fit, 0), 6);
 }
 
+static void above_a_base_the_mean_counts_where_nothing_rises(void) {
+    struct troupe_line_fit level = {0}, line = {0};
+    troupe_line_fit_add(&level, 10, 90);
+    expect_near(troupe_line_fit_above_base_at(&level, 20), 90);
+    troupe_line_fit_add(&level, 30, 50);
+    expect_near(troupe_line_fit_above_base_at(&level, 5), 70);
+    troupe_line_fit_add(&line, 0, 3000);
+    troupe_line_fit_add(&line, 1000, 5000);
+    expect_near(troupe_line_fit_above_base_at(&line, 500), 4000);
+}
+
 static void faded_points_give_way(void) {
     struct troupe_line_fit fit = {0};
     troupe_line_fit_add(&fit, 1, 1000);
@@ -60,6 +71,7 @@ int main(void) {
     TEST(points_of_one_x_are_taken_in_proportion);
     TEST(no_line_falls_or_is_negative);
     TEST(without_x_the_mean_counts);
+    TEST(above_a_base_the_mean_counts_where_nothing_rises);
     TEST(faded_points_give_way);
     return TEST_END();
 }
