@@ -161,9 +161,12 @@ static troupe_status add_boundaries(struct troupe_fleet *fleet) {
 bool troupe_fleet_serializes(const struct troupe_fleet *fleet) {
     const struct troupe_fleet_options *o = &fleet->options;
     const char *wanted = o->config->comm.serialize;
+    if (fleet->lane == NULL) {
+        return false; /* the host's own, or an outline, which has no collectives */
+    }
     bool must = strcmp(o->collectives.engine, "staged") == 0;
-    return fleet->lane != NULL && (must || strcmp(wanted, "true") == 0 ||
-                                   (strcmp(wanted, "auto") == 0 && o->collectives.shared));
+    return must || strcmp(wanted, "true") == 0 ||
+           (strcmp(wanted, "auto") == 0 && o->collectives.shared);
 }
 
 static troupe_status create_runtime(struct troupe_fleet *fleet) {
