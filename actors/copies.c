@@ -253,6 +253,7 @@ troupe_status troupe_make_streams(troupe_runtime *runtime) {
         troupe_task_clock_make(&runtime->outgoing_clock, runtime->outgoing, COPIES_TIMED_MAX));
     TROUPE_TRY(
         troupe_task_clock_make(&runtime->incoming_clock, runtime->incoming, COPIES_TIMED_MAX));
+    TROUPE_TRY(troupe_event_create_timed(device, &runtime->origin));
     return troupe_event_create(device, &runtime->lane);
 }
 
@@ -273,6 +274,7 @@ void troupe_destroy_streams(troupe_runtime *runtime) {
     troupe_task_clock_destroy(&runtime->outgoing_clock);
     troupe_task_clock_destroy(&runtime->incoming_clock);
     troupe_event_destroy(runtime->lane);
+    troupe_event_destroy(runtime->origin);
     troupe_stream_destroy(runtime->outgoing);
     troupe_stream_destroy(runtime->incoming);
 }

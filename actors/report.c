@@ -114,6 +114,8 @@ static const char *state_name(enum troupe_rank_state state) {
         return "waits for its device";
     case TROUPE_RANK_READY:
         return "is about to run";
+    case TROUPE_RANK_GATHERS:
+        return "waits for others to run";
     case TROUPE_RANK_REDUCES:
         return "in the collective of";
     case TROUPE_RANK_NO_TICKET:

@@ -31,6 +31,7 @@ enum troupe_rank_state {
     TROUPE_RANK_BUFFER,  /* method: a ticket; index: the edge whose buffers `rank` has not taken */
     TROUPE_RANK_DEVICE,  /* index: the edge whose message its device has not finished */
     TROUPE_RANK_READY,   /* method: a ticket that lacks nothing */
+    TROUPE_RANK_GATHERS, /* method: a ticket that lacks other members of its gang, in mode static */
     TROUPE_RANK_REDUCES, /* method: its collective is posted and not complete */
     TROUPE_RANK_NO_TICKET, /* of what it has to do in this step */
     TROUPE_RANK_SENDS,     /* all done; index: the edge whose message `rank` has not taken */

@@ -138,6 +138,10 @@ static void handle_control(void *arg, int from, const void *message, size_t byte
     case TROUPE_CONTROL_FACT: /* are longer, see above */
     case TROUPE_CONTROL_BATCH:
         break;
+    case TROUPE_CONTROL_COME:
+    case TROUPE_CONTROL_GO:
+        troupe_static_heed(runtime, &control);
+        break;
     case TROUPE_CONTROL_BYE:
         runtime->byes_received++;
         break;
@@ -207,7 +211,8 @@ enum troupe_wait_cause troupe_ticket_wait(const troupe_runtime *runtime,
             return TROUPE_WAIT_OUTPUT;
         }
     }
-    return TROUPE_WAIT_NOTHING;
+    return troupe_static_awaits_gang(runtime, ticket->method) ? TROUPE_WAIT_GANG
+                                                              : TROUPE_WAIT_NOTHING;
 }
 
 /* Whether the method fires once a microbatch. */
@@ -413,6 +418,7 @@ static void run_first_ticket(troupe_runtime *runtime) {
     runtime->ticket_count--;
     runtime->running = ticket;
     runtime->running.since_ns = troupe_clock_ns();
+    troupe_static_begin_task(runtime, ticket.method);
     bool reduces = runtime->graph_methods[ticket.method].lane == TROUPE_LANE_REDUCTION;
     troupe_status status = reduces ? run_reduction(runtime, &ticket) : run_task(runtime, &ticket);
     runtime->running.method = TROUPE_NOBODY;
@@ -512,6 +518,18 @@ static void keep_lanes_apart(troupe_runtime *runtime) {
     }
 }
 
+/* What the first ticket waits for. It comes to its gang when it lacks nothing else. */
+static enum troupe_wait_cause await_first_ticket(troupe_runtime *runtime) {
+    const struct troupe_rank_ticket *ticket = &runtime->tickets[runtime->ticket_first];
+    int port = 0;
+    enum troupe_wait_cause cause = troupe_ticket_wait(runtime, ticket, &port);
+    if (cause == TROUPE_WAIT_GANG) {
+        troupe_static_come(runtime, ticket->method);
+        cause = troupe_ticket_wait(runtime, ticket, &port); /* it may have been the last */
+    }
+    return cause;
+}
+
 /* Runs the next ticket, or waits until there is one or `finished` says so. */
 static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *runtime)) {
     uint64_t begin_ns = troupe_clock_ns(), ticket_ns = 0;
@@ -525,8 +543,7 @@ static bool advance(troupe_runtime *runtime, bool (*finished)(troupe_runtime *ru
         }
         keep_lanes_apart(runtime);
         if (has_ticket(runtime)) {
-            int port = 0;
-            cause = troupe_ticket_wait(runtime, &runtime->tickets[runtime->ticket_first], &port);
+            cause = await_first_ticket(runtime);
             ticket_ns = ticket_ns != 0 ? ticket_ns : troupe_clock_ns();
             if (cause == TROUPE_WAIT_NOTHING) {
                 break;
@@ -578,7 +595,7 @@ static int64_t firings_here(const troupe_runtime *runtime, bool tasks_only) {
     return count;
 }
 
-static void begin_step(troupe_runtime *runtime, int64_t step) {
+static troupe_status begin_step(troupe_runtime *runtime, int64_t step) {
     bool first = runtime->step < 0;
     TROUPE_ASSERT(step >= 0 && (first || step == runtime->step + 1),
                   "step %" PRId64 " after step %" PRId64, step, runtime->step);
@@ -587,10 +604,12 @@ static void begin_step(troupe_runtime *runtime, int64_t step) {
     runtime->tasks_target += firings_here(runtime, true);
     runtime->progress_ns = troupe_clock_ns();
     reset_accounts(runtime);
+    TROUPE_TRY(troupe_mark_origin(runtime));
     for (int i = 0; i < runtime->inlet_count; i++) {
         troupe_inlet_begin_step(&runtime->inlets[i], step, first);
     }
     troupe_conductor_begin_step(runtime, step);
+    return TROUPE_OK;
 }
 
 static troupe_status step_of_crew(troupe_runtime *runtime, int64_t step) {
@@ -611,8 +630,9 @@ troupe_status troupe_runtime_step(troupe_runtime *runtime, int64_t step) {
     if (runtime->crew != NULL && !is_failed(runtime)) {
         return step_of_crew(runtime, step);
     }
-    if (!is_failed(runtime)) {
-        begin_step(runtime, step);
+    troupe_status status = is_failed(runtime) ? TROUPE_OK : begin_step(runtime, step);
+    if (status != TROUPE_OK) {
+        troupe_runtime_fail(runtime, status);
     }
     while (advance(runtime, step_is_finished)) {
     }
@@ -746,12 +766,10 @@ troupe_status troupe_runtime_graph(troupe_runtime *runtime, const struct troupe_
 
 static troupe_status check_mode(const troupe_runtime *runtime) {
     const struct troupe_runtime_options *o = &runtime->options;
-    if (o->static_order && (o->microbatches == 0 || o->host_may_wait)) {
+    if (o->static_order && o->microbatches == 0) {
         return troupe_fail(TROUPE_ERROR_INVALID,
-                           "mode static is for jobs with steps whose tasks run on the host; %s: "
-                           "use mode dynamic",
-                           o->host_may_wait ? "here launches may wait for other ranks"
-                                            : "this one has no steps");
+                           "mode static is for jobs with steps, and this one has none: use mode "
+                           "dynamic");
     }
     return TROUPE_OK;
 }

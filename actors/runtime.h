@@ -61,7 +61,8 @@ struct troupe_runtime_options {
     bool through_host; /* messages between devices of one machine, too, go through host memory */
     /* Mode static: the order of a step's tickets is found before it begins, by the order policy and
      * the costs, and each rank gets its own in one message; nothing is decided later. For large
-     * jobs, and where tasks take what is expected. With steps, and not where the host may wait. */
+     * jobs, and where tasks take what is expected. With steps. Where the host may wait, the members
+     * of a gang tell each other before each task that they have come to it. */
     bool static_order;
     int generation; /* 0 or 1: of two runtimes that are alive on one endpoint, one has 1 */
     /* Threads, the caller's included, that fire the actors of a step side by side, each as soon as
@@ -73,8 +74,9 @@ struct troupe_runtime_options {
      */
     int workers;
     /* Gets an event for each task that this rank has done: the method's index in the task graph,
-     * the firing of the step, and when it ran; in the reduction lane from the post to the
-     * completion. NULL: none. Borrowed. */
+     * the firing of the step, and when it ran (on a device: was launched, see
+     * troupe_runtime_trace_device); in the reduction lane from the post to the completion. NULL:
+     * none. Borrowed. */
     struct troupe_trace *trace;
 };
 
@@ -92,6 +94,10 @@ troupe_status troupe_runtime_start(troupe_runtime *runtime);
  * with actors on a device their work is then in their streams. The first step may be any, then one
  * after the other. */
 troupe_status troupe_runtime_step(troupe_runtime *runtime, int64_t step);
+/* Gives the trace of the step, which has the launches of tasks on a device, the times when the
+ * device did them. After the step, when their work is done; on the host, and without a trace,
+ * nothing. */
+troupe_status troupe_runtime_trace_device(troupe_runtime *runtime);
 /* Without steps: fires until a method or timer of some rank calls stop. Tickets issued by then
  * are still run. Once. */
 troupe_status troupe_runtime_run(troupe_runtime *runtime);

@@ -57,6 +57,7 @@ struct troupe_task_clock {
     troupe_stream *stream;
     troupe_event **begins, **ends;
     int count, capacity;
+    int read; /* of count: whose times the trace has */
 };
 
 struct troupe_actor_gang {
@@ -280,6 +281,9 @@ enum troupe_control_kind {
     TROUPE_CONTROL_REPORTED, /* no more facts: index = round */
     TROUPE_CONTROL_BYE,      /* to all: nothing more comes from this runtime */
     TROUPE_CONTROL_BATCH,    /* several of the first three, see tree.c */
+    TROUPE_CONTROL_COME,     /* in mode static, member to first member: it could run the gang's next
+                                task; index = gang */
+    TROUPE_CONTROL_GO,       /* first member to member: all have come; index = gang */
 };
 
 struct troupe_control {
@@ -297,6 +301,7 @@ enum troupe_wait_cause {
     TROUPE_WAIT_INPUT,
     TROUPE_WAIT_OUTPUT,
     TROUPE_WAIT_REDUCTION, /* one that goes before, in mode static */
+    TROUPE_WAIT_GANG,      /* other members of it, in mode static where the host may wait */
 };
 
 struct troupe_runtime {
@@ -341,7 +346,9 @@ struct troupe_runtime {
 
     troupe_stream *outgoing, *incoming; /* copies to and from the host; NULL without a device */
     struct troupe_task_clock outgoing_clock, incoming_clock;
-    troupe_event *lane; /* behind the latest task of several ranks, on the device */
+    troupe_event *lane;   /* behind the latest task of several ranks, on the device */
+    troupe_event *origin; /* on the device, where the step began */
+    uint64_t origin_ns;   /* the host's clock then */
 
     troupe_engine *engine;                  /* of the island that this rank conducts, or NULL */
     struct troupe_route_binding **bindings; /* of destination ranks, by edge and rank; conductors */
@@ -493,6 +500,8 @@ troupe_status troupe_task_clock_begin(const struct troupe_task_clock *clock);
 troupe_status troupe_task_clock_end(struct troupe_task_clock *clock);
 /* Of what the device has done. */
 uint64_t troupe_task_clock_total_ns(const struct troupe_task_clock *clock);
+/* From here on the device's times are on the host's clock. */
+troupe_status troupe_mark_origin(troupe_runtime *runtime);
 
 /* Addresses the piece to (or from) the peer on a channel, with the payload where it lies; the flow
  * is set. */
@@ -551,6 +560,14 @@ void troupe_static_begin_step(troupe_runtime *runtime, int64_t step);
 void troupe_static_feed(troupe_runtime *runtime);
 /* Whether a reduction that goes before the method has not completed. */
 bool troupe_static_awaits_reduction(const troupe_runtime *runtime, int method);
+/* Whether other members of its gang may not have come to the method, which is next here. */
+bool troupe_static_awaits_gang(const troupe_runtime *runtime, int method);
+/* The method could run here but for them: says so, once. */
+void troupe_static_come(troupe_runtime *runtime, int method);
+/* The method runs here. */
+void troupe_static_begin_task(troupe_runtime *runtime, int method);
+/* COME and GO. */
+void troupe_static_heed(troupe_runtime *runtime, const struct troupe_control *control);
 
 /* ---- runtime.c ---- */
 

@@ -1,11 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Mode static: before each step the conductor knows the order of all its tickets
  * (scheduler/script.h) and ships each member's in one message; during the step nobody reports and
- * nobody decides. */
+ * nobody decides.
+ *
+ * Where the host may wait in a launch, members of a gang come together before each of its tasks: by
+ * the time that one of them is held up by the collective, none needs a message from another to come
+ * to it. Tasks of one rank hold nobody up. */
 #include "actors/runtime_internal.h"
 #include "runtime/clock.h"
 #include "runtime/memory.h"
 #include "scheduler/script.h"
+
+/* Tasks of a gang with a member here, counted from the start. */
+struct meeting {
+    int64_t come;  /* first member: members that have come, in all */
+    int64_t said;  /* that this member has come to */
+    int64_t begun; /* by this member */
+    int64_t all;   /* to which all members have come */
+};
 
 struct troupe_static_step {
     troupe_script *script; /* of the whole job; conductors, else NULL */
@@ -17,6 +29,7 @@ struct troupe_static_step {
     struct troupe_script_line *received; /* where lines come to from another conductor */
     struct troupe_transfer receive;
     struct troupe_transfer *sends; /* by rank; conductors */
+    struct meeting *meetings;      /* by gang; NULL: the host never waits */
 };
 
 static bool conducts(const troupe_runtime *runtime, int rank) {
@@ -121,6 +134,61 @@ bool troupe_static_awaits_reduction(const troupe_runtime *runtime, int method) {
     return false;
 }
 
+/* ---- gangs that come together ---- */
+
+static struct meeting *meeting_of(const troupe_runtime *runtime, int method) {
+    const struct troupe_static_step *own = runtime->static_step;
+    const struct troupe_method *plan = &runtime->graph_methods[method];
+    bool meets = own != NULL && own->meetings != NULL && plan->lane != TROUPE_LANE_REDUCTION &&
+                 runtime->gangs[plan->gang].options.rank_count > 1;
+    return meets ? &own->meetings[plan->gang] : NULL;
+}
+
+bool troupe_static_awaits_gang(const troupe_runtime *runtime, int method) {
+    const struct meeting *meeting = meeting_of(runtime, method);
+    return meeting != NULL && meeting->all == meeting->begun;
+}
+
+void troupe_static_come(troupe_runtime *runtime, int method) {
+    struct meeting *meeting = meeting_of(runtime, method);
+    int gang = runtime->graph_methods[method].gang;
+    if (meeting->said == meeting->begun) {
+        meeting->said++;
+        troupe_send_control(runtime, runtime->gangs[gang].ranks[0],
+                            &(struct troupe_control){.kind = TROUPE_CONTROL_COME, .index = gang});
+    }
+}
+
+void troupe_static_begin_task(troupe_runtime *runtime, int method) {
+    struct meeting *meeting = meeting_of(runtime, method);
+    if (meeting != NULL) {
+        meeting->begun++;
+    }
+}
+
+/* Nobody comes to the next task before all have come to this one, so counting is enough. */
+static void count_come(troupe_runtime *runtime, int index) {
+    const struct troupe_actor_gang *gang = &runtime->gangs[index];
+    int members = gang->options.rank_count;
+    if (++runtime->static_step->meetings[index].come % members == 0) {
+        for (int k = 0; k < members; k++) {
+            troupe_send_control(
+                runtime, gang->ranks[k],
+                &(struct troupe_control){.kind = TROUPE_CONTROL_GO, .index = index});
+        }
+    }
+}
+
+void troupe_static_heed(troupe_runtime *runtime, const struct troupe_control *control) {
+    if (control->kind == TROUPE_CONTROL_COME) {
+        count_come(runtime, control->index);
+    } else {
+        runtime->static_step->meetings[control->index].all++;
+    }
+}
+
+/* ---- life ---- */
+
 static troupe_status make_script(troupe_runtime *runtime) {
     struct troupe_static_step *own = runtime->static_step;
     bool ragged = false;
@@ -143,6 +211,9 @@ troupe_status troupe_make_static_step(troupe_runtime *runtime) {
     TROUPE_TRY(TROUPE_NEW(&runtime->static_step, 1));
     struct troupe_static_step *own = runtime->static_step;
     own->count = troupe_script_count(&runtime->graph, runtime->rank);
+    if (runtime->options.host_may_wait) {
+        TROUPE_TRY(TROUPE_NEW(&own->meetings, runtime->gang_count));
+    }
     if (conducts(runtime, runtime->rank)) {
         return make_script(runtime);
     }
@@ -155,6 +226,7 @@ void troupe_destroy_static_step(troupe_runtime *runtime) {
         troupe_script_destroy(own->script);
         troupe_free(own->received);
         troupe_free(own->sends);
+        troupe_free(own->meetings);
         troupe_free(own);
     }
 }

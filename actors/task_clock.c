@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How long pieces of work took on a device: an event before and after each. */
+/* How long pieces of work took on a device, and when: an event before and after each. */
 #include "actors/runtime_internal.h"
+#include "runtime/clock.h"
 #include "runtime/memory.h"
 
 troupe_status troupe_task_clock_make(struct troupe_task_clock *clock, troupe_stream *stream,
@@ -41,11 +42,85 @@ troupe_status troupe_task_clock_end(struct troupe_task_clock *clock) {
 uint64_t troupe_task_clock_total_ns(const struct troupe_task_clock *clock) {
     uint64_t total = 0;
     for (int i = 0; i < clock->count; i++) {
-        uint64_t ns = 0;
+        int64_t ns = 0;
         if (troupe_event_query(clock->ends[i]) == TROUPE_OK &&
             troupe_event_elapsed(clock->begins[i], clock->ends[i], &ns) == TROUPE_OK) {
-            total += ns;
+            total += (uint64_t)ns;
         }
     }
     return total;
+}
+
+/* ---- when ---- */
+
+/* In a stream that has nothing to do between steps, so the device comes to it at once. */
+troupe_status troupe_mark_origin(troupe_runtime *runtime) {
+    if (runtime->origin == NULL) {
+        return TROUPE_OK;
+    }
+    runtime->origin_ns = troupe_clock_ns();
+    return troupe_event_record(runtime->origin, runtime->outgoing);
+}
+
+/* The host's clock when the device passed the event; before the step began counts as its begin. */
+static troupe_status find_time(const troupe_runtime *runtime, troupe_event *event, uint64_t *out) {
+    int64_t ns = 0;
+    TROUPE_TRY(troupe_event_elapsed(runtime->origin, event, &ns));
+    *out = runtime->origin_ns + (uint64_t)(ns > 0 ? ns : 0);
+    return TROUPE_OK;
+}
+
+/* Events of the launches, in their order, become those of the tasks. */
+static troupe_status replace_times(troupe_runtime *runtime, struct troupe_trace *trace) {
+    for (int g = 0; g < runtime->gang_count; g++) {
+        runtime->gangs[g].clock.read = 0;
+    }
+    for (int i = 0; i < trace->count; i++) {
+        struct troupe_trace_event *event = &trace->events[i];
+        struct troupe_task_clock *clock = &troupe_gang_of(runtime, event->what)->clock;
+        bool reduces = runtime->graph_methods[event->what].lane == TROUPE_LANE_REDUCTION;
+        if (!reduces && clock->read < clock->count) {
+            TROUPE_TRY(find_time(runtime, clock->begins[clock->read], &event->begin_ns));
+            TROUPE_TRY(find_time(runtime, clock->ends[clock->read], &event->end_ns));
+            clock->read++;
+        }
+    }
+    return TROUPE_OK;
+}
+
+/* By their ends. Streams finish nearly in the order of the launches, so few have to move. */
+static void sort_events(struct troupe_trace *trace) {
+    for (int i = 1; i < trace->count; i++) {
+        struct troupe_trace_event event = trace->events[i];
+        int at = i;
+        for (; at > 0 && trace->events[at - 1].end_ns > event.end_ns; at--) {
+            trace->events[at] = trace->events[at - 1];
+        }
+        trace->events[at] = event;
+    }
+}
+
+/* Streams of several actors run side by side and share the device: what two had at the same time
+ * counts for the one that ended first, so that a rank does one task at a time. */
+static void part_tasks(const troupe_runtime *runtime, struct troupe_trace *trace) {
+    uint64_t free_ns = 0;
+    for (int i = 0; i < trace->count; i++) {
+        struct troupe_trace_event *event = &trace->events[i];
+        if (runtime->graph_methods[event->what].lane != TROUPE_LANE_REDUCTION) {
+            event->begin_ns = event->begin_ns > free_ns ? event->begin_ns : free_ns;
+            free_ns = event->end_ns;
+        }
+    }
+}
+
+troupe_status troupe_runtime_trace_device(troupe_runtime *runtime) {
+    struct troupe_trace *trace = runtime->options.trace;
+    if (trace == NULL || runtime->origin == NULL) {
+        return TROUPE_OK;
+    }
+    TROUPE_TRY(troupe_stream_synchronize(runtime->outgoing)); /* empty but, maybe, for the origin */
+    TROUPE_TRY(replace_times(runtime, trace));
+    sort_events(trace);
+    part_tasks(runtime, trace);
+    return TROUPE_OK;
 }

@@ -285,7 +285,7 @@ static void follow_collective(struct step *step, int rank, const struct troupe_w
     for (int k = 0; k < gang->options.rank_count; k++) {
         int other = gang->ranks[k];
         const struct troupe_wait_fact *theirs = fact_of_rank(runtime, other);
-        bool is_in = theirs->state == TROUPE_RANK_RUNS && theirs->method == fact->method &&
+        bool is_in = theirs->state == fact->state && theirs->method == fact->method &&
                      theirs->firing == fact->firing;
         if (other != rank && !is_in) {
             waits_for(step, rank_waiter(other), "rank %d in a collective of %s", other, name.text);
@@ -384,6 +384,7 @@ static void follow_rank(struct step *step, int rank) {
              fact->step + 1);
         return;
     case TROUPE_RANK_RUNS:
+    case TROUPE_RANK_GATHERS:
         follow_collective(step, rank, fact);
         return;
     case TROUPE_RANK_INPUT:

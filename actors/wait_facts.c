@@ -89,6 +89,9 @@ static void name_first_ticket(const troupe_runtime *runtime, struct troupe_wait_
     case TROUPE_WAIT_REDUCTION:
         name_ticket(fact, TROUPE_RANK_REDUCES, ticket);
         return;
+    case TROUPE_WAIT_GANG:
+        name_ticket(fact, TROUPE_RANK_GATHERS, ticket);
+        return;
     }
 }
 

@@ -183,7 +183,7 @@ troupe_status troupe_event_create_timed(troupe_device *device, troupe_event **ou
     return TROUPE_OK;
 }
 
-troupe_status troupe_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out) {
+troupe_status troupe_event_elapsed(troupe_event *begin, troupe_event *end, int64_t *ns_out) {
     TROUPE_ASSERT(begin->device == end->device, "time from an event of %s to one of %s",
                   begin->device->name, end->device->name);
     return begin->device->backend->event_elapsed(begin, end, ns_out);

@@ -105,10 +105,10 @@ troupe_status troupe_stream_wait(troupe_stream *stream, troupe_event *event);
 /* OK when complete (also if it was never recorded), AGAIN when not, or the device's failure. Never
  * blocks. */
 troupe_status troupe_event_query(troupe_event *event);
-/* Nanoseconds on the device from the recording of `begin` to that of `end`; both are complete and
- * made by troupe_event_create_timed. */
+/* Nanoseconds on the device from the recording of `begin` to that of `end`, < 0 where `end` came
+ * first; both are complete and made by troupe_event_create_timed. */
 troupe_status troupe_event_create_timed(troupe_device *device, troupe_event **out);
-troupe_status troupe_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out);
+troupe_status troupe_event_elapsed(troupe_event *begin, troupe_event *end, int64_t *ns_out);
 
 #ifdef __cplusplus
 }

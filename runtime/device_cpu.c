@@ -102,8 +102,9 @@ static troupe_status cpu_event_record(troupe_event *event, troupe_stream *stream
     return TROUPE_OK;
 }
 
-static troupe_status cpu_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out) {
-    *ns_out = ((struct cpu_event *)end)->recorded_ns - ((struct cpu_event *)begin)->recorded_ns;
+static troupe_status cpu_event_elapsed(troupe_event *begin, troupe_event *end, int64_t *ns_out) {
+    *ns_out = (int64_t)(((struct cpu_event *)end)->recorded_ns -
+                        ((struct cpu_event *)begin)->recorded_ns);
     return TROUPE_OK;
 }
 

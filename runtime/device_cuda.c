@@ -310,12 +310,12 @@ static troupe_status cuda_event_create_timed(troupe_device *device, troupe_event
     return create_event(device, cudaEventDefault, out);
 }
 
-static troupe_status cuda_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out) {
+static troupe_status cuda_event_elapsed(troupe_event *begin, troupe_event *end, int64_t *ns_out) {
     float milliseconds = 0;
     TROUPE_TRY(enter(begin->device));
     TROUPE_TRY_CUDA(cudaEventElapsedTime(&milliseconds, ((struct cuda_event *)begin)->native,
                                          ((struct cuda_event *)end)->native));
-    *ns_out = (uint64_t)((double)milliseconds * 1e6);
+    *ns_out = (int64_t)((double)milliseconds * 1e6);
     return TROUPE_OK;
 }
 

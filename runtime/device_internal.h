@@ -63,7 +63,7 @@ struct troupe_device_backend {
     troupe_status (*stream_wait)(troupe_stream *stream, troupe_event *event);
     troupe_status (*event_create)(troupe_device *device, troupe_event **out);
     troupe_status (*event_create_timed)(troupe_device *device, troupe_event **out);
-    troupe_status (*event_elapsed)(troupe_event *begin, troupe_event *end, uint64_t *ns_out);
+    troupe_status (*event_elapsed)(troupe_event *begin, troupe_event *end, int64_t *ns_out);
     void (*event_destroy)(troupe_event *event);
     troupe_status (*event_record)(troupe_event *event, troupe_stream *stream);
     troupe_status (*event_query)(troupe_event *event);

@@ -502,8 +502,8 @@ static uint64_t completed_ns(const troupe_event *event) {
     return ns;
 }
 
-static troupe_status sim_event_elapsed(troupe_event *begin, troupe_event *end, uint64_t *ns_out) {
-    *ns_out = completed_ns(end) - completed_ns(begin);
+static troupe_status sim_event_elapsed(troupe_event *begin, troupe_event *end, int64_t *ns_out) {
+    *ns_out = (int64_t)(completed_ns(end) - completed_ns(begin));
     return TROUPE_OK;
 }
 

@@ -121,8 +121,8 @@ static const struct key keys[] = {
     KEY("schedule.mode", TEXT, schedule.mode, "dynamic",
         "dynamic, or static: a step's order is found before it begins and does not change"),
     KEY("schedule.costs", TEXT, schedule.costs, "measured",
-        "what tasks are expected to take, for orders that plan: measured in the steps so far "
-        "(on a GPU as roofline), roofline, or the path of a profile"),
+        "what tasks are expected to take, for orders that plan: measured in the steps so far, "
+        "roofline, or the path of a profile"),
     KEY("schedule.look_ahead", INT, schedule.look_ahead, "2", "tickets a rank holds at a time"),
     KEY("schedule.credits", INT, schedule.credits, "2", "messages in flight per edge"),
     KEY("schedule.slots", INT, schedule.slots, "0",

@@ -356,11 +356,8 @@ static troupe_status prepare_costs(struct troupe_fleet *fleet) {
     return TROUPE_OK;
 }
 
-/* Of devices the timeline has the launches, which say nothing of the work. */
 void troupe_fleet_learn(struct troupe_fleet *fleet) {
-    bool on_host = fleet->lane == NULL;
-    if (fleet->costs != NULL && on_host &&
-        strcmp(fleet->options.config->schedule.costs, "measured") == 0) {
+    if (fleet->costs != NULL && strcmp(fleet->options.config->schedule.costs, "measured") == 0) {
         troupe_fleet_costs_learn(fleet->costs, troupe_timeline_schedule(fleet->timeline));
     }
 }
@@ -433,7 +430,8 @@ troupe_status troupe_fleet_step(struct troupe_fleet *fleet, int64_t step) {
             TROUPE_TRY(troupe_part_enqueue_end(fleet->parts[i]));
         }
     }
-    return wait_for_parts(fleet);
+    TROUPE_TRY(wait_for_parts(fleet));
+    return troupe_runtime_trace_device(fleet->runtime);
 }
 
 troupe_status troupe_fleet_update(struct troupe_fleet *fleet,

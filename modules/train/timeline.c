@@ -173,6 +173,27 @@ static void take_page(troupe_timeline *timeline, int rank) {
     }
 }
 
+/* On a device a collective is posted when the tasks before it are only launched: it begins when
+ * they have ended. */
+static void begin_after(troupe_timeline *timeline, int method) {
+    const struct troupe_method *plan = &timeline->graph->methods[method];
+    struct troupe_task *task = &timeline->tasks[timeline->first[method]];
+    for (int i = 0; i < plan->after_count; i++) {
+        int last = timeline->first[plan->after[i] + 1] - 1;
+        int64_t end = timeline->tasks[last].end_ns;
+        task->begin_ns = end > task->begin_ns ? end : task->begin_ns;
+    }
+    task->end_ns = task->begin_ns > task->end_ns ? task->begin_ns : task->end_ns;
+}
+
+static void begin_collectives(troupe_timeline *timeline) {
+    for (int m = 0; m < timeline->graph->method_count; m++) {
+        if (timeline->graph->methods[m].lane == TROUPE_LANE_REDUCTION) {
+            begin_after(timeline, m);
+        }
+    }
+}
+
 /* A collective begins when the last of its gangs has posted it, and ends for all at once. */
 static void align_collectives(troupe_timeline *timeline) {
     const struct troupe_graph *graph = timeline->graph;
@@ -202,6 +223,7 @@ static void join_pages(troupe_timeline *timeline) {
     for (int r = 0; r < timeline->rank_count; r++) {
         take_page(timeline, r);
     }
+    begin_collectives(timeline);
     align_collectives(timeline);
 }
 

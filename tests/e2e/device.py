@@ -59,6 +59,9 @@ LAYOUTS = {
     "four_disjoint": (4, place("0-1 dp=2", "2-3 tp=2")),
     "four_pipeline": (4, place("0-3 tp=2 dp=2", "0-3 pp=2 dp=2")),
     "three_to_one": (4, place("0-2 dp=3", "3")),
+    "mode_static": (4, {**place("0-3 dp=4", "0-3 tp=2 dp=2"), "schedule.mode": "static"}),
+    "mode_static_pipeline": (4, {**place("0-3 tp=2 dp=2", "0-3 pp=2 dp=2"),
+                                 "schedule.mode": "static"}),
 }
 references = {}
 
@@ -117,6 +120,10 @@ def compare(layout, device, tolerance, launched=False):
     found, wanted = run.metrics(), reference_of(model_name, model).metrics()
     job.expect(len(found) == len(wanted) == STEPS, f"{len(found)} and {len(wanted)} steps")
     worst = max(abs(a["loss"] - b["loss"]) / b["loss"] for a, b in zip(found, wanted))
+    for step in found:
+        schedule = step["schedule"]
+        job.expect(schedule["ratio"] >= 1, f"{layout}: T is {schedule['ratio']} T*")
+        job.expect(max(schedule["busy_ms"]) <= schedule["t_ms"] * 1.0001, "a rank is busy beyond T")
     step = sorted(found[5:], key=lambda step: step["step_ms"])[(len(found) - 5) // 2]
     parts = ", ".join(f"{name} {sum(step[name + '_ms'].values()):.1f}"
                       for name in ("compute", "launch", "wait"))

@@ -27,7 +27,7 @@ struct shape {
     int where[STAGES_MAX][MEMBERS_MAX];
     int microbatches, credits, slots, look_ahead;
     const char *order;
-    bool static_order;
+    bool static_order, host_may_wait;
     int tree_ranks;
     bool ragged; /* the rows vary, also to zero */
     bool steady;
@@ -285,6 +285,7 @@ static troupe_status run_rank(void *arg, troupe_comm *comm) {
     struct troupe_runtime_options options = {.microbatches = state.shape->microbatches,
                                              .order = state.shape->order,
                                              .static_order = state.shape->static_order,
+                                             .host_may_wait = state.shape->host_may_wait,
                                              .tree_ranks = state.shape->tree_ranks,
                                              .look_ahead = state.shape->look_ahead,
                                              .stall_ns = 5000000000,
@@ -400,6 +401,7 @@ static void mode_static_changes_nothing(void) {
         struct shape shape = *shapes[i % 4];
         shape.order = orders[i % 3];
         shape.static_order = true;
+        shape.host_may_wait = i / 4 % 2 == 0; /* members come together before each task */
         shape.look_ahead = 1 + (int)((seed + i) % 4);
         shape.credits = 1 + (int)((seed / 4 + i) % 2);
         shape.slots = 1 + (int)((seed / 8 + i) % SLOTS_MAX);

@@ -145,7 +145,7 @@ static void a_full_queue_goes_round(void) {
 
 static void timed_events_measure(void) {
     troupe_event *begin = NULL, *end = NULL;
-    uint64_t ns = 0;
+    int64_t ns = 0;
     EXPECT_OK(troupe_event_create_timed(device, &begin));
     EXPECT_OK(troupe_event_create_timed(device, &end));
     EXPECT_OK(troupe_event_record(begin, stream));
@@ -155,7 +155,10 @@ static void timed_events_measure(void) {
     EXPECT_OK(troupe_event_record(end, stream));
     EXPECT_OK(troupe_stream_synchronize(stream));
     EXPECT_OK(troupe_event_elapsed(begin, end, &ns));
-    EXPECT(ns < 60000000000, "%llu ns", (unsigned long long)ns);
+    EXPECT(ns >= 0 && ns < 60000000000, "%lld ns", (long long)ns);
+    int64_t back = 0;
+    EXPECT_OK(troupe_event_elapsed(end, begin, &back));
+    EXPECT_EQ(back, -ns);
     troupe_event_destroy(begin);
     troupe_event_destroy(end);
 }
