@@ -16,6 +16,7 @@ enum {
 };
 
 static const int64_t ROWS_NEVER = INT64_MAX / 2;
+static const int64_t LOAD_NEVER = INT64_MAX / 4;
 
 /* Rows moved for each that must be: a cap that costs no more is taken. */
 static const double bargain = 1.06;
@@ -42,6 +43,8 @@ struct troupe_image_owners {
     struct span *of_home;    /* (ranks + 1) items */
     int *ranks_of_home;      /* (ranks + 1) how many */
     int *rank_of_home;       /* (ranks + 1) one of them */
+    int64_t *ballast;        /* (ranks) how much less than the most each is to have */
+    int64_t *rooms;          /* (ranks + 1) scratch, by home */
     int64_t *costs;          /* (images) */
     int *largest_first;      /* (images) */
     bool *chosen, *best;     /* (images): of the search, by item */
@@ -64,6 +67,8 @@ troupe_status troupe_image_owners_create(int images_max, int ranks_max, troupe_i
     TROUPE_TRY_FAIL(TROUPE_NEW(&s->of_home, ranks_max + 1));
     TROUPE_TRY_FAIL(TROUPE_NEW(&s->ranks_of_home, ranks_max + 1));
     TROUPE_TRY_FAIL(TROUPE_NEW(&s->rank_of_home, ranks_max + 1));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->ballast, ranks_max));
+    TROUPE_TRY_FAIL(TROUPE_NEW(&s->rooms, ranks_max + 1));
     TROUPE_TRY_FAIL(TROUPE_NEW(&s->costs, images_max));
     TROUPE_TRY_FAIL(TROUPE_NEW(&s->largest_first, images_max));
     TROUPE_TRY_FAIL(TROUPE_NEW(&s->chosen, images_max));
@@ -87,6 +92,8 @@ void troupe_image_owners_destroy(troupe_image_owners *s) {
     troupe_free(s->of_home);
     troupe_free(s->ranks_of_home);
     troupe_free(s->rank_of_home);
+    troupe_free(s->ballast);
+    troupe_free(s->rooms);
     troupe_free(s->costs);
     troupe_free(s->largest_first);
     troupe_free(s->chosen);
@@ -126,6 +133,28 @@ static int compare_gain(const void *left, const void *right) {
     return x != y ? (x > y ? -1 : 1) : compare_cost(left, right);
 }
 
+static bool is_closed(const struct troupe_image_problem *p, int rank) {
+    return p->shares != NULL && p->shares[rank] == 0;
+}
+
+/* A closed rank has more than any cap, so nothing goes there. */
+static void find_ballast(troupe_image_owners *s) {
+    const struct troupe_image_problem *p = s->problem;
+    int64_t total = 0, sum = 0, most = 0;
+    memset(s->ballast, 0, (size_t)p->ranks * sizeof *s->ballast);
+    for (int i = 0; i < p->images; i++) {
+        total += s->costs[i];
+    }
+    for (int r = 0; p->shares != NULL && r < p->ranks; r++) {
+        sum += p->shares[r];
+        most = p->shares[r] > most ? p->shares[r] : most;
+    }
+    for (int r = 0; p->shares != NULL && r < p->ranks; r++) {
+        double missing = (double)(most - p->shares[r]) / (double)sum;
+        s->ballast[r] = is_closed(p, r) ? LOAD_NEVER : (int64_t)((double)total * missing);
+    }
+}
+
 static void begin(troupe_image_owners *s, const struct troupe_image_problem *p) {
     TROUPE_ASSERT(p->images <= s->images_max && p->ranks <= s->ranks_max,
                   "%d images, %d ranks; there is room for %d and %d", p->images, p->ranks,
@@ -137,6 +166,7 @@ static void begin(troupe_image_owners *s, const struct troupe_image_problem *p) 
         s->costs[i] = p->linear * tokens + p->quadratic * tokens * tokens;
         s->items[i] = (struct item){i, home, s->costs[i], tokens};
     }
+    find_ballast(s);
     qsort(s->items, (size_t)p->images, sizeof *s->items, compare_cost);
     for (int i = 0; i < p->images; i++) {
         s->largest_first[i] = s->items[i].image;
@@ -243,7 +273,8 @@ static bool give_up(troupe_image_owners *s, int home, int rank, int64_t cap) {
             s->candidates[s->candidate_count++] = s->items[i];
         }
     }
-    int64_t excess = s->loads[rank] - cap;
+    int64_t room = cap > s->ballast[rank] ? cap : s->ballast[rank]; /* or all must go */
+    int64_t excess = s->loads[rank] - room;
     if (excess <= 0) {
         return true;
     }
@@ -399,7 +430,7 @@ static int64_t largest_room(const troupe_image_owners *s, int64_t cap) {
              i++) {
             load += s->items[i].cost;
         }
-        int64_t left = cap - load / s->ranks_of_home[home];
+        int64_t left = cap - s->ballast[r] - load / s->ranks_of_home[home];
         room = left > room ? left : room;
     }
     return room;
@@ -409,7 +440,7 @@ static int64_t largest_room(const troupe_image_owners *s, int64_t cap) {
 static void start_at_home(troupe_image_owners *s, int64_t cap) {
     const struct troupe_image_problem *p = s->problem;
     int64_t room = largest_room(s, cap);
-    memset(s->loads, 0, (size_t)p->ranks * sizeof *s->loads);
+    memcpy(s->loads, s->ballast, (size_t)p->ranks * sizeof *s->loads);
     for (int i = 0; i < p->images; i++) {
         s->trial[i] = NOBODY;
         s->ties[i] = s->costs[i] > room ? STAYS : FREE;
@@ -439,7 +470,7 @@ static void start_at_home(troupe_image_owners *s, int64_t cap) {
 /* What is left where all else fails: each image, largest first, where there is least. */
 static void spread(troupe_image_owners *s, int *owners) {
     const struct troupe_image_problem *p = s->problem;
-    memset(s->loads, 0, (size_t)p->ranks * sizeof *s->loads);
+    memcpy(s->loads, s->ballast, (size_t)p->ranks * sizeof *s->loads);
     for (int i = 0; i < p->images; i++) {
         int image = s->largest_first[i];
         owners[image] = place_of(s, image, ROWS_NEVER, false, EMPTIEST);
@@ -450,10 +481,15 @@ static void spread(troupe_image_owners *s, int *owners) {
 /* That leave their homes under any assignment with this largest load, were images divisible. */
 static int64_t rows_least(const troupe_image_owners *s, int64_t load_max) {
     int64_t rows = 0;
+    memset(s->rooms, 0, (size_t)(s->problem->ranks + 1) * sizeof *s->rooms);
+    for (int r = 0; r < s->problem->ranks; r++) {
+        int64_t room = load_max - s->ballast[r];
+        s->rooms[home_of_rank(s->problem, r)] += room > 0 ? room : 0;
+    }
     for (int h = 0; h <= s->problem->ranks; h++) {
         const struct item *items = s->items + s->of_home[h].begin;
         int count = s->of_home[h].end - s->of_home[h].begin;
-        int64_t excess = h == s->problem->ranks ? 0 : -load_max * s->ranks_of_home[h];
+        int64_t excess = h == s->problem->ranks ? 0 : -s->rooms[h];
         for (int i = 0; i < count; i++) {
             excess += items[i].cost;
         }
@@ -474,7 +510,7 @@ static struct troupe_image_balance measure(const troupe_image_owners *s, const i
                                            int64_t *loads) {
     const struct troupe_image_problem *p = s->problem;
     struct troupe_image_balance b = {.load_max = 0};
-    memset(loads, 0, (size_t)p->ranks * sizeof *loads);
+    memcpy(loads, s->ballast, (size_t)p->ranks * sizeof *loads);
     for (int i = 0; i < p->images; i++) {
         loads[owners[i]] += s->costs[i];
         b.load_total += s->costs[i];
@@ -482,7 +518,8 @@ static struct troupe_image_balance measure(const troupe_image_owners *s, const i
         b.rows_moved += is_home(s, i, owners[i]) ? 0 : p->tokens[i];
     }
     for (int r = 0; r < p->ranks; r++) {
-        b.load_max = loads[r] > b.load_max ? loads[r] : b.load_max;
+        bool counts = !is_closed(p, r) || loads[r] > s->ballast[r];
+        b.load_max = counts && loads[r] > b.load_max ? loads[r] : b.load_max;
     }
     b.rows_least = rows_least(s, b.load_max);
     return b;
@@ -490,6 +527,16 @@ static struct troupe_image_balance measure(const troupe_image_owners *s, const i
 
 static double price_of(int64_t rows_moved, int64_t rows_least) {
     return ((double)rows_moved + 1) / ((double)rows_least + 1);
+}
+
+/* Of the ranks that get any, with their ballast: what the one with the largest share is to have. */
+static int64_t mean_load(const troupe_image_owners *s, int64_t total) {
+    int open = 0;
+    for (int r = 0; r < s->problem->ranks; r++) {
+        total += is_closed(s->problem, r) ? 0 : s->ballast[r];
+        open += !is_closed(s->problem, r);
+    }
+    return total / open;
 }
 
 /* Tries the cap, with homes that give up a little more than they must; keeps what is cheaper. */
@@ -518,7 +565,7 @@ void troupe_image_owners_find(troupe_image_owners *s, const struct troupe_image_
     begin(s, problem);
     spread(s, owners_out);
     struct troupe_image_balance even = measure(s, owners_out, s->loads);
-    int64_t mean = even.load_total / problem->ranks;
+    int64_t mean = mean_load(s, even.load_total);
     int64_t base = mean > even.largest ? mean : even.largest;
     double least = price_of(even.rows_moved, even.rows_least);
     for (int i = CAPS; i > 0 && least > bargain; i--) {

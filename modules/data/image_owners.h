@@ -11,6 +11,9 @@
  * the rows of the same images. Each rank starts with images at home on it and gives up those with
  * the fewest rows that bring it under the cap (branch and bound); what is given up goes, largest
  * first, where there is room, and where there is none an image of another home makes room for it.
+ * With shares, each rank's part of the load is to be in proportion to its share: one that is to
+ * have less than the most counts as carrying the difference already, so one cap serves all.
+ *
  * The cap is at most 5 percent above the larger of the mean load and the largest image; of the caps
  * tried, one is taken that moves few more rows than must be moved for its balance.
  *
@@ -34,11 +37,12 @@ struct troupe_image_problem {
     int images;              /* may be 0 */
     const int *home_of_rank; /* (ranks,) -1: none; NULL: rank r is home r */
     int ranks;
+    const int *shares;         /* (ranks,) relative, 0 where no image is to go; NULL: all alike */
     int64_t linear, quadratic; /* the cost model's weights; not both 0 */
 };
 
 struct troupe_image_balance {
-    int64_t load_max;   /* of a rank */
+    int64_t load_max;   /* of a rank, with what it is to have less than the most */
     int64_t load_total; /* of all */
     int64_t largest;    /* of an image */
     int64_t rows_moved; /* of images that are not encoded at home */

@@ -10,7 +10,7 @@
 enum { NOBODY = -1 };
 
 struct troupe_image_split {
-    struct troupe_image_split_options options; /* home_of_shard is not kept */
+    struct troupe_image_split_options options; /* home_of_shard, shares: not kept */
     int64_t step;                              /* -1: none yet */
     int microbatches;
     int images_max;                    /* of a microbatch */
@@ -19,6 +19,7 @@ struct troupe_image_split {
     int *counts;                       /* (microbatches,) */
     int *first_of_home;                /* (next shards,) the first shard of each, or NOBODY */
     int *home_of_shard;                /* (shards,) named by its first shard */
+    int *shares;                       /* (shards,) or NULL */
     troupe_image_owners *solver;
     int32_t *tokens; /* (images_max,) each: the microbatch at hand */
     int *homes;
@@ -27,6 +28,29 @@ struct troupe_image_split {
 };
 
 /* ---- life ---- */
+
+/* Rows of a shard, of at most `all` in a microbatch. */
+static int64_t rows_max(const struct troupe_image_split_options *o, int64_t contiguous,
+                        int64_t all) {
+    int64_t sum = 0, most = 0;
+    for (int s = 0; o->shares != NULL && s < o->shards; s++) {
+        sum += o->shares[s];
+        most = o->shares[s] > most ? o->shares[s] : most;
+    }
+    int64_t dealt = sum == 0 ? 0 : all * most / sum;
+    dealt += dealt / 4 + 1; /* images are lumps, and small ones cost less for a row */
+    dealt = dealt < all ? dealt : all;
+    return dealt > contiguous ? dealt : contiguous;
+}
+
+static troupe_status copy_shares(troupe_image_split *split, const int *shares, int count) {
+    if (shares == NULL) {
+        return TROUPE_OK;
+    }
+    TROUPE_TRY(TROUPE_NEW(&split->shares, count));
+    memcpy(split->shares, shares, (size_t)count * sizeof *shares);
+    return TROUPE_OK;
+}
 
 /* The solver wants homes numbered below the shards: each goes by its first shard. */
 static void name_homes(troupe_image_split *split, const int *home_of_shard, int next_shards) {
@@ -56,6 +80,11 @@ static troupe_status build(troupe_image_split *split,
     split->bounds = troupe_sample_plan_bounds(plan, options->shards);
     split->bounds.images = all.images; /* many small ones may make up for a large one */
     split->bounds.samples = all.samples;
+    if (options->shares != NULL) {
+        split->bounds.image_tokens =
+            rows_max(options, split->bounds.image_tokens, all.image_tokens);
+    }
+    TROUPE_TRY(copy_shares(split, options->shares, options->shards));
     TROUPE_TRY(TROUPE_NEW(&split->images, split->microbatches * split->images_max));
     TROUPE_TRY(TROUPE_NEW(&split->counts, split->microbatches));
     TROUPE_TRY(TROUPE_NEW(&split->first_of_home, next_shards));
@@ -73,7 +102,7 @@ troupe_status troupe_image_split_create(const struct troupe_image_split_options 
     troupe_image_split *split = NULL;
     TROUPE_TRY(TROUPE_NEW(&split, 1));
     split->options = *options;
-    split->options.home_of_shard = NULL;
+    split->options.home_of_shard = split->options.shares = NULL;
     split->step = -1;
     troupe_status status = build(split, options);
     if (status != TROUPE_OK) {
@@ -93,6 +122,7 @@ void troupe_image_split_destroy(troupe_image_split *split) {
     troupe_free(split->counts);
     troupe_free(split->first_of_home);
     troupe_free(split->home_of_shard);
+    troupe_free(split->shares);
     troupe_free(split->tokens);
     troupe_free(split->homes);
     troupe_free(split->owners);
@@ -174,6 +204,7 @@ static void assign(troupe_image_split *split, int microbatch) {
                                                             .images = count,
                                                             .home_of_rank = split->home_of_shard,
                                                             .ranks = o->shards,
+                                                            .shares = split->shares,
                                                             .linear = o->linear,
                                                             .quadratic = o->quadratic},
                              split->owners);

@@ -14,8 +14,9 @@
  * which a layout expresses by rounds (comm/layout.h): the offsets below are for one with
  * troupe_image_split_rounds of them, one for each image.
  *
- * A shard never gets more rows than the contiguous split might bring it (its buffers are made for
- * that): where the solver would, the microbatch is split contiguously.
+ * A shard never gets more rows than the contiguous split might bring it, or a quarter more than the
+ * largest share (its buffers are made for that): where the solver would, the microbatch is split
+ * contiguously.
  *
  * Ownership: create/destroy; the plan and `next` are borrowed for the split's life.
  * Threads: one at a time. Failure: create: ERROR_MEMORY. Nothing else fails or allocates.
@@ -43,6 +44,7 @@ struct troupe_image_split_options {
     const troupe_image_split *next;
     int next_shards;
     const int *home_of_shard; /* (shards,) the next shard on the same ranks; -1: none */
+    const int *shares;        /* (shards,) of the work, see image_owners.h; NULL: all alike */
 };
 
 struct troupe_split_image {
@@ -70,7 +72,7 @@ int troupe_image_split_rounds(const troupe_image_split *split);
 /* offsets_out: (rounds * shards + 1,) as a layout of so many rounds takes them. */
 void troupe_image_split_offsets(const troupe_image_split *split, int microbatch,
                                 int64_t *offsets_out);
-/* The most that a shard can get of a microbatch. */
+/* The most that any shard can get of a microbatch. */
 struct troupe_batch_bounds troupe_image_split_bounds(const troupe_image_split *split);
 /* Sets the bytes of all samples of the step of which the shard has images, see
  * troupe_source_prepare. */

@@ -15,7 +15,7 @@
 enum key_type { KEY_INT, KEY_LONG, KEY_DOUBLE, KEY_BOOL, KEY_TEXT, KEY_PAIR, KEY_LIST };
 
 /* Far above any real size, far enough below 2^31 that a few of them add up. */
-enum { KEY_INT_MAX = 1 << 24 };
+enum { KEY_INT_MAX = 1 << 24, SHARE_MAX = 10000 };
 static const double seconds_max = 1e9;
 
 static const char *const type_names[] = {
@@ -48,7 +48,9 @@ struct key {
         KEY("placement." name ".sp", BOOL, placement.module[index].sp, "false",                    \
             "sequence parallel"),                                                                  \
         KEY("placement." name ".layers", LIST, placement.module[index].layers, "[]",               \
-            "layers of each pipeline stage; [] splits near-evenly")
+            "layers of each pipeline stage; [] splits near-evenly"),                               \
+        KEY("placement." name ".shares", LIST, placement.module[index].shares, "[]",               \
+            "image work of each dp shard, relative, where data.assign is balanced; [] deals evenly")
 
 static const struct key keys[] = {
     KEY("model.vision.layers", INT, model.vision.layers, "4", "transformer layers"),
@@ -479,6 +481,38 @@ static troupe_status check_assign(const char *value) {
                        value);
 }
 
+static troupe_status check_shares(const struct troupe_config *config, int module) {
+    const struct troupe_config_list *shares = &config->placement.module[module].shares;
+    const char *name = troupe_module_classes()[module]->name;
+    int sum = 0;
+    for (int i = 0; i < shares->count; i++) {
+        if (shares->values[i] < 0 || shares->values[i] > SHARE_MAX) {
+            return troupe_fail(TROUPE_ERROR_INVALID,
+                               "placement.%s.shares: %d for shard %d; a share lies in 0 to %d",
+                               name, shares->values[i], i, SHARE_MAX);
+        }
+        sum += shares->values[i];
+    }
+    if (shares->count > 0 && module == TROUPE_LLM) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "placement.%s.shares: images are dealt, and this module has none; it "
+                           "can have %s.layers",
+                           name, name);
+    }
+    if (shares->count > 0 && sum == 0) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "placement.%s.shares: all are 0; at least one shard has to encode",
+                           name);
+    }
+    if (shares->count > 0 && strcmp(config->data.assign, "balanced") != 0) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "placement.%s.shares: with data.assign %s images stay with their "
+                           "samples; set data.assign: balanced, or remove the shares",
+                           name, config->data.assign);
+    }
+    return TROUPE_OK;
+}
+
 static troupe_status check_train(const struct troupe_config *config) {
     TROUPE_TRY(at_least("train.steps", config->train.steps, 0));
     TROUPE_TRY(at_least("train.microbatches", config->train.microbatches, 1));
@@ -526,6 +560,9 @@ troupe_status troupe_config_resolve(struct troupe_config *config) {
     TROUPE_TRY(at_least("model.llm.vocabulary", config->model.llm.vocabulary, TROUPE_TOKEN_COUNT));
     TROUPE_TRY(at_least("data.max_images", config->data.max_images, 0));
     TROUPE_TRY(check_assign(config->data.assign));
+    for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
+        TROUPE_TRY(check_shares(config, i));
+    }
     TROUPE_TRY(check_mode(config->schedule.mode));
     TROUPE_TRY(at_least("schedule.look_ahead", config->schedule.look_ahead, 1));
     TROUPE_TRY(at_least("schedule.credits", config->schedule.credits, 1));

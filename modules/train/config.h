@@ -42,6 +42,7 @@ struct troupe_config_placement {
     int tp, cp, dp, pp, ep, etp;          /* 0: not given */
     bool sp;
     struct troupe_config_list layers; /* per pipeline stage; empty: near-even */
+    struct troupe_config_list shares; /* of image work, per DP shard; empty: all alike */
 };
 
 struct troupe_config_synthetic {

@@ -17,7 +17,9 @@ static uint32_t group_id(const struct troupe_part_options *o, enum group_kind ki
 
 static troupe_status make_tp_group(struct troupe_part *part, const struct troupe_part_options *o) {
     const struct troupe_module_plan *module = &o->plan->modules[o->module];
-    struct troupe_batch_bounds bounds = troupe_sample_plan_bounds(o->samples, module->dp);
+    struct troupe_batch_bounds bounds = o->split != NULL
+                                            ? troupe_image_split_bounds(o->split)
+                                            : troupe_sample_plan_bounds(o->samples, module->dp);
     int64_t rows = bounds.rows > bounds.image_tokens ? bounds.rows : bounds.image_tokens;
     int *ranks = NULL;
     if (module->tp == 1) {

@@ -121,6 +121,37 @@ static troupe_status take_layout(const struct troupe_config *config, int index,
     return TROUPE_OK;
 }
 
+/* The projector does what the encoder in front of it does, unless it has shares of its own. */
+static const struct troupe_config_list *shares_of(const struct troupe_config *config, int index,
+                                                  const struct troupe_plan *plan) {
+    const struct troupe_config_list *own = &config->placement.module[index].shares;
+    bool follows = index == TROUPE_PROJECTOR && own->count == 0 &&
+                   plan->modules[TROUPE_VISION].shares != NULL &&
+                   plan->modules[TROUPE_VISION].dp == plan->modules[index].dp;
+    return follows ? &config->placement.module[TROUPE_VISION].shares : own;
+}
+
+static troupe_status take_shares(const struct troupe_config *config, int index,
+                                 struct troupe_plan *plan) {
+    const struct troupe_config_list *shares = shares_of(config, index, plan);
+    struct troupe_module_plan *module = &plan->modules[index];
+    bool binds = strcmp(config->placement.policy, "manual") == 0;
+    if (binds && shares->count > 0 && shares->count != module->dp) {
+        return troupe_fail(TROUPE_ERROR_INVALID,
+                           "placement.%s.shares: %d shares are listed, but dp is %d; list one for "
+                           "each shard",
+                           module->module_class->name, shares->count, module->dp);
+    }
+    if (shares->count != module->dp) {
+        return TROUPE_OK;
+    }
+    TROUPE_TRY(TROUPE_NEW(&module->shares, module->dp));
+    for (int i = 0; i < module->dp; i++) {
+        module->shares[i] = shares->values[i];
+    }
+    return TROUPE_OK;
+}
+
 static void add_ignored(struct troupe_plan *plan, int module, const char *key) {
     size_t used = strlen(plan->ignored);
     snprintf(plan->ignored + used, sizeof plan->ignored - used, "%splacement.%s.%s",
@@ -161,6 +192,9 @@ static void list_ignored(const struct troupe_config *config, int index,
     if (wish->layers_count > 0 && !has_layers(module, wish)) {
         add_ignored(plan, index, "layers");
     }
+    if (config->placement.module[index].shares.count > 0 && module->shares == NULL) {
+        add_ignored(plan, index, "shares");
+    }
 }
 
 static troupe_status place(const struct troupe_config *config,
@@ -174,6 +208,9 @@ static troupe_status place(const struct troupe_config *config,
     troupe_status status = TROUPE_OK;
     for (int i = 0; status == TROUPE_OK && i < TROUPE_CONFIG_MODULES; i++) {
         status = take_layout(config, i, &placement.modules[i], &plan->modules[i]);
+        if (status == TROUPE_OK) {
+            status = take_shares(config, i, plan);
+        }
         if (status == TROUPE_OK) {
             list_ignored(config, i, &modules[i].wish, plan);
         }
@@ -214,6 +251,7 @@ void troupe_plan_destroy(struct troupe_plan *plan) {
     for (int i = 0; i < TROUPE_CONFIG_MODULES; i++) {
         troupe_mesh_fini(&plan->modules[i].mesh);
         troupe_free(plan->modules[i].layer_begin);
+        troupe_free(plan->modules[i].shares);
     }
     troupe_free(plan);
 }
@@ -287,6 +325,9 @@ static void describe_module(const struct troupe_module_plan *module, struct text
     for (int s = 0; module->pp > 1 && s < module->pp; s++) {
         add(text, "%s %d-%d", s == 0 ? ", layers by stage" : "", module->layer_begin[s],
             module->layer_begin[s + 1] - 1);
+    }
+    for (int d = 0; module->shares != NULL && d < module->dp; d++) {
+        add(text, "%s %d", d == 0 ? ", shares of image work" : "", module->shares[d]);
     }
 }
 

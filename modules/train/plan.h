@@ -25,6 +25,7 @@ struct troupe_module_plan {
     struct troupe_mesh mesh;
     int tp, dp, pp;
     int *layer_begin; /* of each stage; pp + 1 numbers */
+    int *shares;      /* of image work, by DP shard; NULL: all alike */
 };
 
 struct troupe_plan {

@@ -46,7 +46,8 @@ static troupe_status init_module(const struct troupe_config *config, const struc
                                              .quadratic = 1,
                                              .next = splits->of[index + 1],
                                              .next_shards = next->dp,
-                                             .home_of_shard = homes},
+                                             .home_of_shard = homes,
+                                             .shares = module->shares},
         &splits->of[index]);
     troupe_free(homes);
     return status;

@@ -74,6 +74,19 @@ static void a_cluster_file_changes_the_time(void) {
     EXPECT_RUN(1, "nowhere.cluster", "sim %s --cluster nowhere.cluster", config);
 }
 
+static void shares_deal_the_images_of_the_simulated_step(void) {
+    EXPECT_RUN(0, "shares of image work 1 3",
+               "sim %s --ranks 2 --set data.assign=balanced --set placement.vision.ranks=0-1 --set "
+               "placement.vision.dp=2 --set placement.vision.shares=[1,3] --set "
+               "placement.llm.ranks=0-1 --set placement.llm.pp=2",
+               config);
+    EXPECT_RUN(2, "3 shares are listed, but dp is 2",
+               "sim %s --ranks 2 --set data.assign=balanced --set placement.vision.ranks=0-1 --set "
+               "placement.vision.dp=2 --set placement.vision.shares=[1,3,2] --set "
+               "placement.llm.ranks=0-1 --set placement.llm.pp=2",
+               config);
+}
+
 static void a_profile_is_measured_and_simulated(void) {
     EXPECT_RUN(0, "", "profile %s %s --steps 2 --out %s/times.txt", config, placement, folder.path);
     static const char *const parts[] = {"vision tp 1 parameters ", " backward_weight rows ",
@@ -149,6 +162,7 @@ int main(int argc, char **argv) {
     write_config();
     TEST(every_order_is_simulated);
     TEST(a_cluster_file_changes_the_time);
+    TEST(shares_deal_the_images_of_the_simulated_step);
     TEST(a_profile_is_measured_and_simulated);
     TEST(training_plans_by_a_profile_in_either_mode);
     TEST(training_draws_its_last_step);

@@ -165,6 +165,17 @@ static const struct layout_case cases[] = {
      "data.assign=balanced placement.vision.ranks=0-4 placement.vision.dp=5 "
      "placement.llm.ranks=4-7 placement.llm.tp=2 placement.llm.dp=2",
      3},
+    {"balanced_shares_1_2_3_0_llm_pp2_dp2", 4,
+     "data.assign=balanced placement.vision.ranks=0-3 placement.vision.dp=4 "
+     "placement.vision.shares=[1,2,3,0] placement.llm.ranks=0-3 placement.llm.pp=2 "
+     "placement.llm.dp=2",
+     0},
+    {"balanced_shares_tp2_dp2_projector_apart", 5,
+     "data.assign=balanced placement.vision.ranks=0-3 placement.vision.tp=2 placement.vision.dp=2 "
+     "placement.vision.shares=[3,1] placement.projector.ranks=1-3 placement.projector.dp=3 "
+     "placement.projector.shares=[0,1,4] placement.llm.ranks=3-4 placement.llm.pp=2 "
+     "placement.llm.layers=[4,1]",
+     0},
     {"policy_homogeneous", 3, "placement.policy=homogeneous", 0},
     {"policy_colocated", 4, "placement.policy=colocated", 0},
     {"policy_disjoint", 4, "placement.policy=disjoint", 0},

@@ -116,11 +116,31 @@ static void impossible_settings_are_refused(void) {
     EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID, "train.device");
 }
 
+static void shares_that_make_no_sense_are_refused(void) {
+    static struct troupe_config c;
+    troupe_config_init(&c);
+    EXPECT_OK(troupe_config_set(&c, "data.synthetic.samples=10"));
+    EXPECT_OK(troupe_config_set(&c, "placement.vision.shares=[1,2]"));
+    EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID,
+                 "placement.vision.shares: with data.assign contiguous images stay");
+    EXPECT_OK(troupe_config_set(&c, "data.assign=balanced"));
+    EXPECT_OK(troupe_config_resolve(&c));
+    EXPECT_OK(troupe_config_set(&c, "placement.vision.shares=[1,-2]"));
+    EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID,
+                 "placement.vision.shares: -2 for shard 1; a share lies in 0 to 10000");
+    EXPECT_OK(troupe_config_set(&c, "placement.vision.shares=[0,0]"));
+    EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID, "all are 0");
+    EXPECT_OK(troupe_config_set(&c, "placement.vision.shares=[]"));
+    EXPECT_OK(troupe_config_set(&c, "placement.llm.shares=[1,2]"));
+    EXPECT_ERROR(troupe_config_resolve(&c), TROUPE_ERROR_INVALID, "it can have llm.layers");
+}
+
 int main(void) {
     TEST(keys_of_every_type_are_read);
     TEST(what_is_written_reads_back_equal);
     TEST(unknown_key_names_line_and_nearest);
     TEST(wrong_values_name_key_and_type);
     TEST(impossible_settings_are_refused);
+    TEST(shares_that_make_no_sense_are_refused);
     return TEST_END();
 }

@@ -4,6 +4,7 @@
 #include "modules/data/image_owners.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "runtime/check.h"
 #include "runtime/clock.h"
@@ -188,6 +189,56 @@ static void images_at_home_nowhere_are_balanced(void) {
     EXPECT_EQ(b.rows_moved, b.rows_least);
 }
 
+/* The load of every rank is at most 5 % of the cap's base above its part. */
+static void expect_parts(const struct images *m, const int *shares) {
+    const struct troupe_image_problem *p = &m->problem;
+    int64_t loads[RANKS_MAX] = {0}, total = 0, largest = 0;
+    int sum = 0, most = 0;
+    for (int i = 0; i < p->images; i++) {
+        loads[m->owners[i]] += m->tokens[i];
+        total += m->tokens[i];
+        largest = m->tokens[i] > largest ? m->tokens[i] : largest;
+    }
+    for (int r = 0; r < p->ranks; r++) {
+        sum += shares[r];
+        most = shares[r] > most ? shares[r] : most;
+    }
+    double part = (double)total * most / sum, base = fmax(part, (double)largest);
+    for (int r = 0; r < p->ranks; r++) {
+        double room = (double)total * shares[r] / sum + 1.05 * base - part + 2;
+        EXPECT((double)loads[r] <= room && (shares[r] > 0 || loads[r] == 0),
+               "rank %d with share %d of %d has %lld of %lld", r, shares[r], sum,
+               (long long)loads[r], (long long)total);
+    }
+}
+
+static void loads_are_in_proportion_to_shares(void) {
+    uint64_t seed = test_seed();
+    for (int k = 0; k < 60; k++) {
+        int shares[RANKS_MAX], ranks = 2 + k % 15;
+        draw(&all, seed, 5000 + (uint64_t)k, 0.5, ranks, 16, k % 3 == 0 ? ranks : 1 + ranks / 2);
+        for (int r = 0; r < ranks; r++) {
+            shares[r] = k % 2 == 0 ? r : ranks + 3 * (ranks - r); /* the first one closed, or not */
+        }
+        all.problem.shares = shares;
+        solve(&all);
+        expect_parts(&all, shares);
+    }
+}
+
+static void equal_shares_change_nothing(void) {
+    int shares[RANKS_MAX], owners[IMAGES_MAX];
+    draw(&all, test_seed(), 6000, 0.75, 16, 8, 16);
+    solve(&all);
+    memcpy(owners, all.owners, sizeof owners);
+    for (int r = 0; r < 16; r++) {
+        shares[r] = 7;
+    }
+    all.problem.shares = shares;
+    solve(&all);
+    EXPECT_EQ(memcmp(owners, all.owners, (size_t)all.problem.images * sizeof *owners), 0);
+}
+
 static void no_images_are_no_trouble(void) {
     draw(&all, 1, 1, 0.75, 8, 0, 8);
     struct troupe_image_balance b = solve(&all);
@@ -202,6 +253,8 @@ int main(void) {
     TEST(nothing_moves_where_all_is_balanced);
     TEST(several_ranks_share_a_home);
     TEST(images_at_home_nowhere_are_balanced);
+    TEST(loads_are_in_proportion_to_shares);
+    TEST(equal_shares_change_nothing);
     TEST(no_images_are_no_trouble);
     troupe_image_owners_destroy(all.solver);
     return TEST_END();
