@@ -87,6 +87,18 @@ static void shares_deal_the_images_of_the_simulated_step(void) {
                config);
 }
 
+static void tuning_never_lengthens_a_step(void) {
+    EXPECT_RUN(
+        0, "tuned: ",
+        "sim %s --ranks 2 --tune --set data.assign=balanced --set placement.vision.ranks=0-1 "
+        "--set placement.vision.dp=2 --set placement.llm.ranks=0-1 --set placement.llm.pp=2",
+        config);
+    EXPECT(number_after(program_output, "simulated steps by ") >= 0, "%s", program_output);
+    EXPECT(strstr(program_output, "--set placement.vision.shares=[") != NULL &&
+               strstr(program_output, "--set placement.llm.layers=[1,1]") != NULL,
+           "%s", program_output);
+}
+
 static void a_profile_is_measured_and_simulated(void) {
     EXPECT_RUN(0, "", "profile %s %s --steps 2 --out %s/times.txt", config, placement, folder.path);
     static const char *const parts[] = {"vision tp 1 parameters ", " backward_weight rows ",
@@ -163,6 +175,7 @@ int main(int argc, char **argv) {
     TEST(every_order_is_simulated);
     TEST(a_cluster_file_changes_the_time);
     TEST(shares_deal_the_images_of_the_simulated_step);
+    TEST(tuning_never_lengthens_a_step);
     TEST(a_profile_is_measured_and_simulated);
     TEST(training_plans_by_a_profile_in_either_mode);
     TEST(training_draws_its_last_step);
