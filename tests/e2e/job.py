@@ -22,7 +22,7 @@ import time
 TROUPE, MPIEXEC, WORK = sys.argv[1:4]
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None)
-LIMIT_S = 30  # for anything to happen; less than the TIMEOUT of the tests
+LIMIT_S = 60  # for anything to happen; less than the TIMEOUT of the tests
 running = []
 
 # A model that trains a step in milliseconds. One rank and every layout agree to 1e-5 with these

@@ -14,11 +14,11 @@ enum {
     COLUMNS = 8 * PRODUCT_PANEL,
     COLUMNS_TURNED = COLUMNS / 2, /* where b is transposed */
     ROWS = 2048,
-    ROWS_TURNED = 16 * PRODUCT_ROWS,  /* where a is transposed */
-    PACKED = COLUMNS * PRODUCT_DEPTH, /* floats of a packed b */
+    ROWS_TURNED = 16 * PRODUCT_ROWS, /* where a is transposed */
 };
-_Static_assert(PRODUCT_SPLIT_DEPTH *COLUMNS * 6 <= PACKED * sizeof(float),
-               "the matrix unit's parts, 6 bytes a number, fit as well");
+/* A packed b: the matrix unit's parts, 6 bytes a number, and so floats as well. */
+enum { PACKED_BYTES = 6 * COLUMNS * PRODUCT_SPLIT_DEPTH };
+_Static_assert(COLUMNS *PRODUCT_DEPTH * sizeof(float) <= PACKED_BYTES, "floats fit");
 
 struct call {
     const struct troupe_matmul *op;
@@ -82,7 +82,7 @@ static void matmul_block(const void *arg, const struct block *b) {
         block_without_product(op, b);
         return;
     }
-    _Alignas(64) float packed[PACKED];
+    _Alignas(64) char packed[PACKED_BYTES];
     int64_t depth = call->depth;
     for (int64_t k = 0; k < call->size.k; k += depth) {
         struct product product = {.m = b->row_end - b->row,
@@ -101,7 +101,7 @@ static void matmul_block(const void *arg, const struct block *b) {
             product.b.b = right;
             product_split_multiply(&product, packed);
         } else {
-            product.b = product_right(right, product.k, product.n, packed);
+            product.b = product_right(right, product.k, product.n, (float *)packed);
             product_multiply(&product);
         }
     }

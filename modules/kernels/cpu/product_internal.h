@@ -76,7 +76,7 @@ void product_multiply(const struct product *product);
  * tiles are 32 rows and columns, so less than that is a waste. b is read in place or transposed
  * (b.b; the rest of struct right is unused).
  * scratch: 6 bytes for each number of b, extents rounded up to the side, aligned to cache lines. */
-enum { PRODUCT_SPLIT_SIDE = 32, PRODUCT_SPLIT_DEPTH = 256 };
+enum { PRODUCT_SPLIT_SIDE = 32, PRODUCT_SPLIT_DEPTH = 512 };
 bool product_split_works(void);
 void product_split_multiply(const struct product *product, void *scratch);
 
