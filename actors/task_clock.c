@@ -62,27 +62,62 @@ troupe_status troupe_mark_origin(troupe_runtime *runtime) {
     return troupe_event_record(runtime->origin, runtime->outgoing);
 }
 
-/* The host's clock when the device passed the event; before the step began counts as its begin. */
+/* The clock that timed the event's task, and in *pair_out which pair of its events; NULL: none did.
+ * Events are asked about in their order, after rewind. */
+static struct troupe_task_clock *timed_by(troupe_runtime *runtime,
+                                          const struct troupe_trace_event *event, int *pair_out) {
+    struct troupe_task_clock *clock = &troupe_gang_of(runtime, event->what)->clock;
+    bool reduces = runtime->graph_methods[event->what].lane == TROUPE_LANE_REDUCTION;
+    if (reduces || clock->read == clock->count) {
+        return NULL;
+    }
+    *pair_out = clock->read++;
+    return clock;
+}
+
+static void rewind_clocks(troupe_runtime *runtime) {
+    for (int g = 0; g < runtime->gang_count; g++) {
+        runtime->gangs[g].clock.read = 0;
+    }
+}
+
+/* By how much the device came late to the origin, at least: no task began before its launch. */
+static troupe_status correct_origin(troupe_runtime *runtime, const struct troupe_trace *trace) {
+    int64_t late_ns = 0;
+    rewind_clocks(runtime);
+    for (int i = 0; i < trace->count; i++) {
+        int pair = 0;
+        const struct troupe_trace_event *launch = &trace->events[i];
+        const struct troupe_task_clock *clock = timed_by(runtime, launch, &pair);
+        if (clock != NULL) {
+            int64_t ns = 0;
+            TROUPE_TRY(troupe_event_elapsed(runtime->origin, clock->begins[pair], &ns));
+            int64_t early_ns = (int64_t)(launch->begin_ns - runtime->origin_ns) - ns;
+            late_ns = early_ns > late_ns ? early_ns : late_ns;
+        }
+    }
+    runtime->origin_ns += (uint64_t)late_ns;
+    return TROUPE_OK;
+}
+
+/* The host's clock when the device passed the event. */
 static troupe_status find_time(const troupe_runtime *runtime, troupe_event *event, uint64_t *out) {
     int64_t ns = 0;
     TROUPE_TRY(troupe_event_elapsed(runtime->origin, event, &ns));
-    *out = runtime->origin_ns + (uint64_t)(ns > 0 ? ns : 0);
+    *out = runtime->origin_ns + (uint64_t)ns;
     return TROUPE_OK;
 }
 
 /* Events of the launches, in their order, become those of the tasks. */
 static troupe_status replace_times(troupe_runtime *runtime, struct troupe_trace *trace) {
-    for (int g = 0; g < runtime->gang_count; g++) {
-        runtime->gangs[g].clock.read = 0;
-    }
+    rewind_clocks(runtime);
     for (int i = 0; i < trace->count; i++) {
+        int pair = 0;
         struct troupe_trace_event *event = &trace->events[i];
-        struct troupe_task_clock *clock = &troupe_gang_of(runtime, event->what)->clock;
-        bool reduces = runtime->graph_methods[event->what].lane == TROUPE_LANE_REDUCTION;
-        if (!reduces && clock->read < clock->count) {
-            TROUPE_TRY(find_time(runtime, clock->begins[clock->read], &event->begin_ns));
-            TROUPE_TRY(find_time(runtime, clock->ends[clock->read], &event->end_ns));
-            clock->read++;
+        const struct troupe_task_clock *clock = timed_by(runtime, event, &pair);
+        if (clock != NULL) {
+            TROUPE_TRY(find_time(runtime, clock->begins[pair], &event->begin_ns));
+            TROUPE_TRY(find_time(runtime, clock->ends[pair], &event->end_ns));
         }
     }
     return TROUPE_OK;
@@ -119,6 +154,7 @@ troupe_status troupe_runtime_trace_device(troupe_runtime *runtime) {
         return TROUPE_OK;
     }
     TROUPE_TRY(troupe_stream_synchronize(runtime->outgoing)); /* empty but, maybe, for the origin */
+    TROUPE_TRY(correct_origin(runtime, trace));
     TROUPE_TRY(replace_times(runtime, trace));
     sort_events(trace);
     part_tasks(runtime, trace);
